@@ -1,0 +1,1 @@
+"""The embedded collection of sslrob: a small real-image data set, small pretrained backbones and their heads."""

@@ -1,0 +1,1 @@
+"""Object detection for sslrob, through mmdet."""

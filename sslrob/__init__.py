@@ -1,0 +1,1 @@
+"""Robustness of self-supervised vision backbones."""

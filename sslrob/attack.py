@@ -1,0 +1,72 @@
+"""The one interface that an attack implements.  Torch is imported only when an attack runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sslrob.objective import Access, Feedback, Objective
+    from sslrob.streams import Streams
+    from sslrob.threat_model import ThreatModel
+
+
+class Attack(ABC):
+    """A search for images that raise an objective.  Subclasses are frozen dataclasses whose fields are settings.
+
+    Attributes:
+        access: what the objective reveals to it.
+        tasks: the tasks it is defined for; None: any.
+    """
+
+    access: ClassVar[Access] = "white-box"
+    tasks: ClassVar[frozenset[str] | None] = None
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}       # a misspelt setting is an error
+
+    def fit(self, batches: Iterable[tuple[Objective, Tensor]], threat_model: ThreatModel, *, streams: Streams) -> Attack:
+        """Learn from images other than those attacked, and return the fitted attack.  Most attacks have nothing to learn."""
+        del batches, threat_model, streams
+        return self
+
+    @abstractmethod
+    def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        """Images like `images`, inside the threat model around them, without a graph.
+
+        Args:
+            images: (n, 3, h, w) in [0, 1]; left as they are.
+            streams: the images' random numbers, the only ones an attack may use.
+        """
+
+
+class Best:
+    """The best candidate seen for each image: once fooled it stays; before that, the lowest quality wins.
+
+    Until a first update it is the clean images.
+
+    Attributes:
+        images: (n, 3, h, w).
+        quality: (n,) of the victim on them; infinite before the first update.
+        fooled: (n,) bool.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.clone()
+        self.quality = images.new_full((len(images),), float("inf"))
+        self.fooled = self.quality < 0
+
+    def update(self, images: Tensor, feedback: Feedback, where: Tensor | None = None) -> None:
+        """Take the candidates that are better.
+
+        Args:
+            images: candidates, for all images or for those where `where`, (n,) bool, is true.
+        """
+        index = slice(None) if where is None else where
+        quality, fooled = feedback.quality.to(self.quality), feedback.fooled
+        better = ~self.fooled[index] & (fooled | (quality < self.quality[index]))
+        column = better.view(-1, *[1] * (images.ndim - 1))
+        self.images[index] = images.detach().where(column, self.images[index])
+        self.quality[index] = quality.where(better, self.quality[index])
+        self.fooled[index] = self.fooled[index] | fooled

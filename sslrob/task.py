@@ -1,0 +1,122 @@
+"""A task says what it means to be right; a victim is a backbone with that task's head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageDraw
+from torch import Tensor, nn
+
+from sslrob.backbone import Backbone
+from sslrob.data import Dataset
+from sslrob.errors import SslrobError
+
+Row = dict[str, Any]                                        # what one image contributes to the metrics; JSON as it is
+Aggregator = Callable[[NDArray[np.float64]], dict[str, float]]
+
+
+class Victim(nn.Module, ABC):
+    """Images in [0, 1] in; outputs that only its own methods understand out.
+
+    Attributes:
+        losses: names of its losses; the first is the default.
+        read_every: how many attack steps may pass between two readings of `fooled` and `quality`, where these are costly.
+        backbone: the backbone inside, for objectives on embeddings; None for a whole model that shows none.
+    """
+
+    losses: ClassVar[tuple[str, ...]]
+    read_every: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def backbone(self) -> Backbone | None: ...
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """One pass, from which loss, verdict and predictions all follow.
+
+        Args:
+            images: (n, 3, h, w) RGB in [0, 1].
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Sequence[Any], name: str, progress: float) -> Tensor:
+        """(n,) how wrong, per image, differentiable; no image's loss depends on another image.
+
+        Args:
+            name: one of `losses`.
+            progress: how much of the attack is over, in [0, 1], for losses that anneal.
+        """
+
+    @abstractmethod
+    def fooled(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
+        """(n,) bool: an adversary has nothing left to gain.  Each task documents its criterion."""
+
+    @abstractmethod
+    def quality(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
+        """(n,) how right: free of schedules, comparable between steps and losses; an adversary wants it low."""
+
+    @abstractmethod
+    def predict(self, outputs: Any) -> Sequence[Any]:
+        """One prediction an image, on the CPU."""
+
+
+class Task(ABC):
+    """Data, victims and metrics of one kind of question.
+
+    Attributes:
+        version: raised when the meaning of a number changes; part of every run's identity.
+        headline: the metric to quote, a key of `aggregate()`.
+        heads: the kinds of heads that `victim()` can build.
+    """
+
+    version: ClassVar[int] = 1
+    headline: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Dataset:
+        """The images and targets under `root`, written in `format`.
+
+        Args:
+            classes: class names, in the order of the labels; empty: take the data's own.
+            settings: what else the format needs (an annotation file, an image size).
+
+        Raises:
+            SslrobError: something is missing, unreadable or inconsistent; says what and where.
+        """
+
+    @abstractmethod
+    def victim(self, backbone: Backbone, *, kind: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Victim:
+        """A backbone under an untrained head of this kind."""
+
+    def whole(self, reference: str, *, weights: Path | None, settings: Mapping[str, Any]) -> Victim:
+        """A whole model, with its own backbone and preprocessing, from outside the zoo."""
+        del weights, settings
+        raise SslrobError(f"this task takes no whole models such as {reference!r}", hint="compose one: --backbone NAME --task TASK")
+
+    @abstractmethod
+    def measure(self, prediction: Any, target: Any) -> Row:
+        """The sufficient statistics of one image; metrics can be recomputed from rows alone."""
+
+    def draw(self, canvas: ImageDraw.ImageDraw, prediction: Any, *, classes: Sequence[str], scale: int) -> None:
+        """Draw a prediction over its image, for the pictures of a run.
+
+        Args:
+            scale: how many canvas pixels an image pixel takes.
+        """
+        del classes, scale
+        canvas.text((2, 2), str(prediction), fill="white", stroke_width=1, stroke_fill="black")
+
+    @abstractmethod
+    def aggregator(self, rows: Sequence[Row]) -> Aggregator:
+        """A function from (n,) row weights (how often each image counts) to metrics in percent; bootstrap calls it often."""
+
+    def aggregate(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Metrics in percent, each row counted once."""
+        return self.aggregator(rows)(np.ones(len(rows)))
