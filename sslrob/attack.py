@@ -24,7 +24,7 @@ class Attack(ABC):
 
     access: ClassVar[Access] = "white-box"
     tasks: ClassVar[frozenset[str] | None] = None
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}       # a misspelt setting is an error
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # a misspelt setting is an error
 
     def fit(self, batches: Iterable[tuple[Objective, Tensor]], threat_model: ThreatModel, *, streams: Streams) -> Attack:
         """Learn from images other than those attacked, and return the fitted attack.  Most attacks have nothing to learn."""

@@ -15,7 +15,7 @@ class SslrobError(Exception):
         note: what else is worth knowing, such as a plugin that failed to load.
     """
 
-    exit_code = 2        # asked wrongly
+    exit_code = 2  # asked wrongly
 
     def __init__(self, message: str, *, hint: str = "", note: str = "") -> None:
         super().__init__(message)

@@ -86,11 +86,11 @@ class Objective(ABC):
         self.cost.forwards[self.index] += 1
         if self.access == "white-box":
             if images.requires_grad:
-                images.register_hook(self._count)
+                images.register_hook(self._count)  # type: ignore[no-untyped-call]
             return self._look(images, progress)
         with torch.no_grad():
             feedback = self._look(images, progress)
-        if self.access == "decision":       # all that right or wrong can tell
+        if self.access == "decision":  # all that right or wrong can tell
             verdict = feedback.fooled
             return Feedback(verdict.float(), lambda: verdict, lambda: -verdict.float())
         return feedback
@@ -137,7 +137,7 @@ class EmbeddingObjective(Objective):
     """
 
     backbone: Backbone
-    anchors: Tensor      # (n, width)
+    anchors: Tensor  # (n, width)
 
     def _look(self, images: Tensor, progress: float) -> Feedback:
         del progress
@@ -179,7 +179,7 @@ def build(name: str, victim: Victim, batch: Batch, access: Access) -> Objective:
     kind, _, loss = name.partition(":")
     if kind == "embedding":
         backbone = victim.backbone
-        assert backbone is not None      # require_known() saw to it
+        assert backbone is not None  # require_known() saw to it
         with torch.no_grad():
             anchors = backbone(batch.images).pooled
         return EmbeddingObjective(access, cost, index, backbone, anchors)

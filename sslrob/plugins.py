@@ -63,7 +63,7 @@ class Component:
             return self._checked(getattr(import_module(module), attribute))
         except SslrobError:
             raise
-        except Exception as error:      # a plugin's import may raise anything; it must harm nothing but this lookup
+        except Exception as error:  # a plugin's import may raise anything; it must harm nothing but this lookup
             raise SslrobError(
                 f"{self.kind} {self.name!r} of {self.plugin} cannot be imported: {type(error).__name__}: {error}",
                 hint=f'see where it fails: python -c "import {module}"',
@@ -109,7 +109,7 @@ class Plugins:
                 continue
             try:
                 self.add(entry.load(), f"{name} {version}")
-            except Exception as error:      # whatever a plugin's import raises harms nothing else
+            except Exception as error:  # whatever a plugin's import raises harms nothing else
                 self.broken[f"{name} {version}"] = f"{type(error).__name__}: {error}"
         return self
 
@@ -167,8 +167,15 @@ class Plugins:
         return self.find(kind, name).load()
 
     def zoo_files(self) -> list[Path]:
-        """Every zoo file that a plugin brings."""
-        return [Path(path) for paths in self._manager.hook.zoo_files() for path in paths]
+        """Every zoo file that a plugin brings; a plugin that fails to say is remembered as broken."""
+        found: list[Path] = []
+        for implementation in self._manager.hook.zoo_files.get_hookimpls():
+            try:
+                brought: Any = implementation.function()
+                found += [Path(path) for path in brought]
+            except Exception as error:  # it harms nothing else
+                self.broken[str(implementation.plugin_name).rpartition(" #")[0]] = f"{type(error).__name__}: {error}"
+        return found
 
     def resolve(self, text: str) -> Victim | None:
         """The whole victim that a reference `SCHEME:REST` means to some plugin, else None."""

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from sslrob.backbone import Backbone
 from sslrob.data import Dataset
 from sslrob.errors import SslrobError
+from sslrob.stats import bootstrap
 
-Row = dict[str, Any]                                        # what one image contributes to the metrics; JSON as it is
+Row = dict[str, Any]  # what one image contributes to the metrics; JSON as it is
 Aggregator = Callable[[NDArray[np.float64]], dict[str, float]]
 
 
@@ -116,6 +117,10 @@ class Task(ABC):
     @abstractmethod
     def aggregator(self, rows: Sequence[Row]) -> Aggregator:
         """A function from (n,) row weights (how often each image counts) to metrics in percent; bootstrap calls it often."""
+
+    def intervals(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the metrics, in percent."""
+        return bootstrap(self.aggregator(rows), len(rows))
 
     def aggregate(self, rows: Sequence[Row]) -> dict[str, float]:
         """Metrics in percent, each row counted once."""

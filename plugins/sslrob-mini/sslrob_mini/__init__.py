@@ -1,1 +1,18 @@
-"""The embedded collection of sslrob: a small real-image data set, small pretrained backbones and their heads."""
+"""The embedded collection: a small real-image data set, small pretrained backbones, and their heads for three tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sslrob import hookimpl
+from sslrob.hookspecs import Register
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    register("mini-resnet", "sslrob_mini.resnet:ResNet")
+
+
+@hookimpl
+def zoo_files() -> list[Path]:
+    return [Path(__file__).parent / "zoo.yaml"]

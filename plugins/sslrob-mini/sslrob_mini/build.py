@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sslrob.errors import SslrobError
 
+from sslrob.errors import SslrobError
 from sslrob_mini.items import CLASSES
 from sslrob_mini.photographs import Split
 from sslrob_mini.scenes import CROPS, SCENES, Scene, Source, scene
@@ -19,11 +19,8 @@ from sslrob_mini.scenes import CROPS, SCENES, Scene, Source, scene
 SEED = 0
 SPLITS: tuple[Split, ...] = ("train", "test")
 CROP_COUNT = {"train": 1000, "test": 1000}
-SCENE_COUNT = {"train": 1000, "test": 300}
-QUALITY = 87
-PALETTE = (
-    "000000 e63c3c 3cc83c 466eff f0c828 c846dc 3cd2d2 fa8c28 a0a0a0 8c5a32 ff96be"  # background and the ten classes, for a viewer
-)
+SCENE_COUNT = {"train": 1100, "test": 300}
+QUALITY = 88
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +57,8 @@ def write_crops(source: Source, folder: Path, count: int) -> None:
 
 def write_scenes(source: Source, folder: Path, count: int) -> None:
     """images/SPLIT/NUMBER.jpg, masks/SPLIT/NUMBER.png and annotations/SPLIT.json in COCO's format."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(count):
         built = scene(source, SCENES, SEED, index)
         name = f"{index:04d}"
@@ -68,9 +66,7 @@ def write_scenes(source: Source, folder: Path, count: int) -> None:
         _save_mask(built.mask, folder / "masks" / source.split / f"{name}.png")
         height, width = built.mask.shape
         image_id = index + 1
-        images.append(
-            {"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height, "background": built.background}
-        )
+        images.append({"id": image_id, "file_name": f"{name}.jpg", "width": width, "height": height, "background": built.background})
         for fields in _annotations(built):  # pycocotools takes an annotation of id 0 for none
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **fields})
     content = {
@@ -103,7 +99,7 @@ def run_lengths(region: NDArray[np.bool_]) -> list[int]:
     """COCO's uncompressed run lengths of a region (h, w): pixels down the columns, alternately outside and inside."""
     pixels = np.concatenate([[False], region.ravel(order="F"), [False]])
     changes = np.flatnonzero(pixels[1:] != pixels[:-1])
-    runs = np.diff(np.concatenate([[0], changes, [region.size]])).tolist()
+    runs: list[int] = np.diff(np.concatenate([[0], changes, [region.size]])).tolist()
     return runs if runs[-1] else runs[:-1]
 
 
@@ -118,10 +114,7 @@ def _save_jpeg(image: NDArray[np.uint8], path: Path) -> None:
 
 def _save_mask(mask: NDArray[np.uint8], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    colours = bytes.fromhex(PALETTE.replace(" ", ""))
-    indexed = Image.fromarray(mask, mode="P")
-    indexed.putpalette(colours.ljust(768, b"\xff"))
-    indexed.save(path, optimize=True)
+    Image.fromarray(mask).save(path, optimize=True)
 
 
 def _save_json(content: dict[str, Any], path: Path) -> None:

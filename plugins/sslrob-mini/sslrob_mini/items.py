@@ -1,13 +1,14 @@
 """The items that scenes show: Fashion-MNIST's grey pictures of clothes, with a silhouette for each."""
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sslrob.errors import SslrobError
 
+from sslrob.errors import SslrobError
 from sslrob_mini.photographs import Split
 
 CLASSES = ("tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -53,11 +54,12 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         )
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SslrobError(f'"{path}" is no gzip file: {error}', hint="download it again") from error
-    shape = np.frombuffer(content[4 : 4 + 4 * dimensions], dtype=">u4")
-    values = np.frombuffer(content[4 + 4 * dimensions :], dtype=np.uint8)
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(shape) != dimensions or values.size != np.prod(shape):
+    header = 4 + 4 * dimensions
+    shape = np.frombuffer(content[4:header].ljust(4 * dimensions, b"\0"), dtype=">u4")
+    values = np.frombuffer(content, dtype=np.uint8)[header:]
+    if content[:4] != bytes([0, 0, 8, dimensions]) or values.size != np.prod(shape):
         raise SslrobError(f'"{path}" is no idx file of {dimensions} dimensions', hint="download it again")
     return values.reshape(shape)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
+
 from sslrob.errors import SslrobError
 
 Split = Literal["train", "test"]

@@ -12,7 +12,9 @@ from sslrob_mini.photographs import Split, read_photographs
 from sslrob_mini.textures import texture
 
 VOID = 255  # mask value that neither training nor the metric counts
-MARGIN = 2  # empty pixels put around an item, so that its soft edge is not cut off at the picture's
+MARGIN = 2  # empty pixels put around an item's picture, so that its soft edge is not cut off there
+TURNED = 1.3  # side of the tile that holds a turned and sheared picture, over that of the upright one
+HALF = 0.42  # half of what an item usually fills of its picture's side
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Recipe:
     items: tuple[int, int] = (1, 1)
     scale: tuple[float, float] = (0.6, 0.95)
     spread: float = 1.0  # 0: items in the centre, 1: anywhere where they fit
-    tint: tuple[float, float] = (0.4, 1.05)
+    tint: tuple[float, float] = (0.5, 1.05)
     textures: float = 0.0  # share of scenes on a generated texture in place of a photograph
     hidden: float = 0.35  # an item of which a smaller share is visible does not count: a crowd region, void in the mask
-    overlap: float = 0.5  # a place where an item would cover more than this share of an earlier one is refused, `tries` times
+    overlap: float = 0.4  # a place where an item would cover more than this share of an earlier one is refused, `tries` times
     tries: int = 2
 
 
@@ -70,17 +72,18 @@ class Scene:
 
 
 def scene(source: Source, recipe: Recipe, seed: int, index: int) -> Scene:
-    """Scene number `index` of a seed: the same whatever else is built, another for each split and stream. Its first item is of class `index % 10`."""
+    """Scene number `index` of a seed, the same whatever else is built; its first item is of class `index % 10`."""
     rng = np.random.default_rng([seed, recipe.stream, int(source.split == "test"), index])
-    name, canvas = _background(rng, source, recipe)
+    name, canvas = background(rng, source, recipe)
     owner = np.zeros((recipe.size, recipe.size), dtype=np.uint8)  # which item each pixel belongs to, 0 = none
     items, full = [], [0]
     for k in range(1, int(rng.integers(recipe.items[0], recipe.items[1] + 1)) + 1):
         wanted = index % len(CLASSES) if k == 1 else rng.integers(len(CLASSES))
         items.append(int(rng.choice(np.flatnonzero(source.items.labels == wanted))))
-        colour, alpha = _render(rng, source.items, items[-1], recipe)
+        side = rng.uniform(*recipe.scale) * recipe.size
+        colour, alpha = _render(rng, source.items, items[-1], side, recipe.tint)
         for _ in range(recipe.tries):
-            where, part = _place(rng, alpha.shape[0], recipe)
+            where, part = _place(rng, side, alpha.shape[0], recipe)
             solid = alpha[part] > 0.5
             covered = np.bincount(owner[where][solid], minlength=k) / np.maximum(full, 1)
             if (covered[1:] <= recipe.overlap).all():
@@ -102,7 +105,7 @@ def pool(source: Source, n: int, size: int, seed: int, textures: float = 0.5) ->
     return np.stack([s.image for s in scenes]), np.arange(n) % len(CLASSES)
 
 
-def _background(rng: np.random.Generator, source: Source, recipe: Recipe) -> tuple[str, NDArray[np.float32]]:
+def background(rng: np.random.Generator, source: Source, recipe: Recipe) -> tuple[str, NDArray[np.float32]]:
     """Name and pixels (size, size, 3) in about [0, 255] of a random background."""
     if rng.random() < recipe.textures:
         return "texture", texture(rng, recipe.size)
@@ -112,29 +115,27 @@ def _background(rng: np.random.Generator, source: Source, recipe: Recipe) -> tup
     shorter = min(photograph.size)
     side = np.exp(rng.uniform(np.log(min(recipe.size, shorter)), np.log(shorter)))
     left, top = rng.uniform(0, photograph.width - side), rng.uniform(0, photograph.height - side)
-    window = photograph.resize(
-        (recipe.size, recipe.size), Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap=2.0
-    )
-    pixels = np.rot90(np.asarray(window, dtype=np.float32), rng.integers(4))
+    window = photograph.resize((recipe.size, recipe.size), Image.Resampling.BICUBIC, (left, top, left + side, top + side), reducing_gap=2.0)
+    pixels = np.rot90(np.asarray(window, dtype=np.float32), int(rng.integers(4)))
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if np.ptp(pixels, axis=2).max() == 0:
-        pixels = pixels * rng.uniform(0.6, 1.1, 3)  # a grey photograph: give it a colour
+        pixels = pixels * rng.uniform(0.6, 1.1, 3).astype(np.float32)  # a grey photograph: give it a colour
     elif rng.random() < 0.5:
         pixels = pixels[..., rng.permutation(3)]
     return name, ((pixels - 128) * rng.uniform(0.6, 1.0) + 128 + rng.uniform(-25, 25)).astype(np.float32)
 
 
 def _render(
-    rng: np.random.Generator, items: Items, item: int, recipe: Recipe
+    rng: np.random.Generator, items: Items, item: int, side: float, tints: tuple[float, float]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Colours (t, t, 3) in [0, 255] and opacity (t, t) in [0, 1] of an item scaled, turned, sheared, mirrored and tinted."""
-    zoom = rng.uniform(*recipe.scale) * recipe.size / SIDE
+    zoom = side / SIDE
     angle, shear = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.1, 0.1)
     mirror = 1 if rng.random() < 0.5 else -1
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     back = np.linalg.inv(turn @ np.array([[mirror, shear], [0, 1]]) * zoom)
-    tile = int(np.ceil(zoom * (SIDE + 2 * MARGIN) * 1.3))
+    tile = int(np.ceil(zoom * (SIDE + 2 * MARGIN) * TURNED))
     offset = np.full(2, SIDE / 2 + MARGIN) - back @ np.full(2, tile / 2)
     affine = (*back[0], offset[0], *back[1], offset[1])
 
@@ -144,15 +145,14 @@ def _render(
 
     shape = warped(items.silhouettes[item].astype(np.uint8) * 255, Image.Resampling.BILINEAR) / 255
     shade = 50 + 0.8 * warped(items.pictures[item], Image.Resampling.BICUBIC)
-    tint = rng.uniform(*recipe.tint, 3).astype(np.float32)
+    tint = rng.uniform(*tints, 3).astype(np.float32)
     return shade[..., None] * tint, np.clip((shape - 0.3) / 0.4, 0, 1)
 
 
-def _place(rng: np.random.Generator, tile: int, recipe: Recipe) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """A random place of a tile: the part of the image it falls on, and the part of the tile that does."""
+def _place(rng: np.random.Generator, side: float, tile: int, recipe: Recipe) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """A random place for an item of a side: the part of the image that its tile falls on, and the part of the tile that does."""
     size = recipe.size
-    item = tile / 1.3 * SIDE / (SIDE + 2 * MARGIN)
-    room = max(0.0, size / 2 - 0.42 * item) * recipe.spread
+    room = max(0.0, size / 2 - HALF * side) * recipe.spread
     start = np.rint(size / 2 + rng.uniform(-room, room, 2) - tile / 2).astype(int)
     where, part = [], []
     for s in start.tolist():

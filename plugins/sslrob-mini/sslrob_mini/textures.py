@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Field = NDArray[np.float32]
+Field = NDArray[np.float32 | np.float64]
 
 
 def texture(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
@@ -16,13 +16,14 @@ def texture(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     stops = np.linspace(0, 1, len(palette))
     coloured = np.stack([np.interp(field, stops, channel) for channel in palette.T], axis=-1)
     shade = noise(rng, size) - 0.5
-    return np.clip(coloured + rng.uniform(0, 120) * shade[..., None], 0, 255).astype(np.float32)
+    textured: Field = np.clip(coloured + rng.uniform(0, 120) * shade[..., None], 0, 255)
+    return textured.astype(np.float32)
 
 
 def noise(rng: np.random.Generator, size: int) -> Field:
     """Smooth noise in octaves, each twice as fine and of a random share of the last one's strength."""
     persistence = rng.uniform(0.3, 0.9)
-    total = np.zeros((size, size), dtype=np.float32)
+    total: Field = np.zeros((size, size), dtype=np.float32)
     knots = int(rng.integers(2, 6))
     strength = 1.0
     while knots < size:
@@ -59,7 +60,9 @@ def cells(rng: np.random.Generator, size: int) -> Field:
     seeds = rng.random((rng.integers(4, 40), 2))
     x, y = _grid(size)
     distance = (x[..., None] - seeds[:, 0]) ** 2 + (y[..., None] - seeds[:, 1]) ** 2
-    return rng.random(len(seeds), dtype=np.float32)[distance.argmin(axis=-1)]
+    values: Field = rng.random(len(seeds))
+    field: Field = values[distance.argmin(axis=-1)]
+    return field
 
 
 def polygons(rng: np.random.Generator, size: int) -> Field:
@@ -86,16 +89,19 @@ def _ramp(rng: np.random.Generator, size: int) -> Field:
     """Distance of every pixel along a random direction."""
     x, y = _grid(size)
     angle = rng.uniform(0, 2 * np.pi)
-    return (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))).astype(np.float32)
+    ramp: Field = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    return ramp
 
 
 def _wave(rng: np.random.Generator, position: Field) -> Field:
     """Sine of a position, 1 to 16 periods an image side, softly or sharply clipped."""
     period, phase, sharpness = np.exp(rng.uniform(0, np.log(16))), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 8)
-    return np.clip(0.5 + 0.5 * sharpness * np.sin(2 * np.pi * period * position + phase), 0, 1).astype(np.float32)
+    wave: Field = np.clip(0.5 + 0.5 * sharpness * np.sin(2 * np.pi * period * position + phase), 0, 1)
+    return wave
 
 
 def _stretched(field: Field) -> Field:
     """A field scaled to span [0, 1]."""
     low, high = field.min(), field.max()
-    return (field - low) / max(high - low, np.float32(1e-6))
+    stretched: Field = (field - low) / max(high - low, np.float32(1e-6))
+    return stretched

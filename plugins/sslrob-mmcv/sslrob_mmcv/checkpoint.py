@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -84,14 +83,17 @@ def _read(path: Path, map_location: str | torch.device) -> Any:
     with path.open("rb") as file, torch.serialization.safe_globals(stand_ins):
         try:
             return torch.load(file, map_location=map_location, weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError) as error:
+        except Exception as error:  # damaged files raise anything: OSError, struct.error, IndexError, ...
             if refusal := REFUSAL.search(str(error)):
                 name = refusal["name"]
-                raise CheckpointRefused(f"refused to load '{path}': it names {name or 'something'!r}, which could execute code", name) from error
+                asked = f"'{name}'" if name else "an object that is not allowed"
+                raise CheckpointRefused(f"refused to load '{path}': it asks for {asked}, which could execute code", name) from error
             raise CheckpointError(f"cannot read '{path}' as a checkpoint: it is incomplete, damaged or another kind of file") from error
 
 
 def _describe(value: object) -> str:
+    if isinstance(value, Inert):
+        return "a numpy array or a record of the training"
     if isinstance(value, Mapping):
-        return "an empty mapping" if not value else f"a mapping with {', '.join(repr(key) for key in list(value)[:5])}"
-    return f"a '{type(value).__name__}'"
+        return f"a mapping with {', '.join(repr(key) for key in list(value)[:5])}" if value else "an empty mapping"
+    return f"of type '{type(value).__name__}'"

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention, one level at a time; Zhu et al., Deformable DETR, ICLR 2021.
 
 Shapes, with n images, k keys in all levels, q queries, m heads, d channels a head, l levels and p points a level: ``value`` (n, k, m, d);
-``value_spatial_shapes`` (l, 2), height before width; ``sampling_locations`` (n, q, m, l, p, 2), x before y, on [0, 1] over each level's map;
+``value_spatial_shapes`` (l, 2), height before width; ``sampling_locations`` (n, q, m, l, p, 2), x before y, in [0, 1] over a level's map;
 ``attention_weights`` (n, q, m, l, p).
 """
 

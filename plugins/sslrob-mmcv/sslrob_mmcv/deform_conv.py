@@ -1,8 +1,8 @@
 """Deformable convolutions, versions 1 and 2 (modulated), by torchvision's operator.
 
-Shapes: ``input`` (n, c, h, w); ``weight`` (out, c / group, kernel height, kernel width); ``offset`` (n, 2 · deformable_group · kernel pixels,
-out height, out width), y before x, in input pixels; ``mask``, version 2 only, half as many channels. Results go into tensors that the caller
-made. Dai et al., Deformable Convolutional Networks, ICCV 2017; Zhu et al., Deformable ConvNets v2, CVPR 2019.
+Shapes: ``input`` (n, c, h, w); ``weight`` (out, c / group, kernel height, kernel width); ``offset`` (n, 2 · deformable_group · kernel
+pixels, out height, out width), y before x, in input pixels; ``mask``, version 2 only, half as many channels. Results go into tensors that
+the caller made. Dai et al., Deformable Convolutional Networks, ICCV 2017; Zhu et al., Deformable ConvNets v2, CVPR 2019.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def missing_operator(name: str) -> Callable[..., NoReturn]:
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(
-            f"operator '{name}' of mmcv.ops has no implementation in sslrob-mmcv; it needs a compiled mmcv 2.1.0 in place of mmcv-lite: "
-            "'pip uninstall mmcv-lite', then 'pip install --no-build-isolation mmcv==2.1.0' with a C++ compiler and a torch it compiles with"
+            f"operator '{name}' of mmcv.ops has no implementation in sslrob-mmcv; it needs a compiled mmcv in place of mmcv-lite: "
+            "'pip uninstall mmcv-lite', then 'pip install --no-build-isolation mmcv==2.1.0', with a C++ compiler and torch below 2.14"
         )
 
     refuse.__name__ = name

@@ -1,7 +1,7 @@
 """Features of regions: RoIAlign by torchvision's operator, RoIPool as mmcv bins it.
 
-Regions are (r, 5) rows ``(image index, x1, y1, x2, y2)`` in input pixels; ``spatial_scale`` takes them to the feature map (n, c, h, w). Pooled
-features are (r, c, pooled height, pooled width). Every operator writes its result into a tensor that the caller made.
+Regions are (r, 5) rows ``(image index, x1, y1, x2, y2)`` in input pixels; ``spatial_scale`` takes them to the feature map (n, c, h, w).
+Pooled features are (r, c, pooled height, pooled width). Every operator writes its result into a tensor that the caller made.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def roi_align_backward(
 def roi_pool_forward(
     input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
 ) -> None:
-    """Write the maximum of each bin of each region to ``output`` and its place ``y * w + x`` to ``argmax``; Girshick, Fast R-CNN, ICCV 2015.
+    """Write the maximum of each bin of each region to ``output`` and its place ``y * w + x`` to ``argmax``.
 
-    A bin without a pixel gives 0, with place -1. The bins are mmcv's: a region's corners are scaled but not rounded, and each bin grows to
-    whole pixels; torchvision's RoIPool rounds the corners first.
+    Girshick, Fast R-CNN, ICCV 2015. A bin without a pixel gives 0, with place -1. The bins are those of mmcv: a region's corners are scaled
+    but not rounded, and each bin grows to whole pixels; torchvision's RoIPool rounds the corners first.
     """
     height, width = input.shape[2:]
     output.zero_()

@@ -1,0 +1,1 @@
+"""How the backbones of the collection are pretrained: `python -m sslrob_mini.pretrain --help`."""

@@ -1,0 +1,52 @@
+"""The boxes of one image: what is true of it, and what a detector found."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Objects(NamedTuple):
+    """The true objects of one image, and regions where detections do not count.
+
+    Boxes are x1 y1 x2 y2 in the image's pixels; x2 and y2 are where the pixels end, so that a box's width is x2 - x1.
+
+    Attributes:
+        boxes, labels: (k, 4) and (k,) of the objects.
+        areas: (k,) of the objects in pixels of the annotations, by which they count as small, medium or large.
+        crowd, crowd_labels: (j, 4) and (j,) of the regions.
+        scale: image pixels per pixel of the annotations, along x and y; other than one where the image was resized.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    areas: Tensor
+    crowd: Tensor
+    crowd_labels: Tensor
+    scale: tuple[float, float] = (1.0, 1.0)
+
+
+class Detections(NamedTuple):
+    """What a detector found in one image, best first: boxes (k, 4) as in `Objects`, scores (k,) in [0, 1] and labels (k,)."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def objects(
+    boxes: Tensor, labels: Tensor, *, areas: Tensor | None = None, crowd: Tensor | None = None, crowd_labels: Tensor | None = None
+) -> Objects:
+    """Objects whose areas are by default those of their boxes."""
+    boxes = boxes.reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    crowd = boxes.new_empty(0, 4) if crowd is None else crowd.reshape(-1, 4)
+    return Objects(
+        boxes,
+        labels,
+        sides[:, 0] * sides[:, 1] if areas is None else areas,
+        crowd,
+        torch.zeros(len(crowd), dtype=torch.long) if crowd_labels is None else crowd_labels,
+    )

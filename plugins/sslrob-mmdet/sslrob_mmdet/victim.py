@@ -1,0 +1,212 @@
+"""A victim around any mmdet detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from sslrob.backbone import Backbone
+from sslrob.task import Victim
+from sslrob_mmcv.bridge import Maps, Prepare
+from sslrob_mmdet.objects import Detections, Objects
+from sslrob_mmdet.sampling import same_draws
+
+BOX_PARTS = "bbox", "iou", "centerness", "dfl"      # of the names of mmdet's losses about where, not what
+
+
+@dataclass
+class Pyramid:
+    """A detector's outputs: the feature maps of a batch, and the image sizes (height, width) that its heads ask for."""
+
+    maps: tuple[Tensor, ...]
+    size: tuple[int, int]
+    padded: tuple[int, int]
+    found: list[Detections] | None = field(default=None, repr=False)      # kept, as verdict and quality both read it
+
+    def __len__(self) -> int:
+        return len(self.maps[0])
+
+
+class MMDetVictim(Victim):
+    """An mmdet detector.  Outputs: its feature pyramid, on which heads, losses and predictions start.
+
+    The backbone and the dense heads see a whole batch; what mmdet averages over a batch, the losses, is taken one image at a time.
+
+    Fooled: no true object is found, that is overlapped (IoU >= `iou`) by a detection of its class with a score of at least `score`;
+    an image without objects: there is such a detection.
+
+    Quality, a smooth relative of the average precision of one image: a true object counts the highest score among detections of its class,
+    each times the share of COCO's thresholds 0.5, 0.55, … 0.95 that its IoU reaches; from their mean over the true objects goes, for every
+    detection that overlaps no object of its class, the square of its score, over the number of objects (at least one).  Detections in
+    regions that do not count (crowds) are never held against it.
+    """
+
+    losses = ("train", "cls", "box", "vanish")
+    read_every = 5
+
+    def __init__(self, detector: nn.Module, prepare: Prepare, *, score: float = 0.3, iou: float = 0.5) -> None:
+        super().__init__()
+        self.detector, self.prepare, self.score, self.iou = detector, prepare, score, iou
+        # loss() and predict() of every detector begin with extract_feat(): given features, they start right after it.
+        self._extract = type(detector).extract_feat
+        detector.extract_feat = _as_they_are
+        self._heads = _mmdet_modules(detector)
+        self._dense = _dense_head(detector)
+        self._draws = hasattr(detector, "dn_query_generator")      # DINO's denoising queries
+
+    @property
+    def backbone(self) -> Backbone | None:
+        maps = self.detector.backbone
+        return maps.backbone if isinstance(maps, Maps) else None
+
+    def forward(self, images: Tensor) -> Pyramid:
+        x = self.prepare(images)
+        return Pyramid(tuple(self._extract(self.detector, x)), _size(images), _size(x))
+
+    def loss(self, outputs: Pyramid, targets: Sequence[Objects], name: str, progress: float) -> Tensor:
+        """`train`: the sum of all that the detector was trained with.  `cls`, `box`: its parts about what and where objects are.
+        `vanish`: minus the training loss of an image without objects (Xie et al. 2017; Chow et al. 2020).
+        """
+        del progress
+        if name == "vanish":
+            return -self._losses(outputs, [_nothing(t) for t in targets], "train")
+        return self._losses(outputs, targets, name)
+
+    def fooled(self, outputs: Pyramid, targets: Sequence[Objects]) -> Tensor:
+        return torch.stack([self._missed(found, t) for found, t in zip(self._found(outputs), targets, strict=True)])
+
+    def quality(self, outputs: Pyramid, targets: Sequence[Objects]) -> Tensor:
+        return torch.stack([_quality(found, t) for found, t in zip(self._found(outputs), targets, strict=True)])
+
+    def predict(self, outputs: Pyramid) -> list[Detections]:
+        return [Detections(*(t.cpu() for t in found)) for found in self._found(outputs)]
+
+    def _losses(self, outputs: Pyramid, targets: Sequence[Objects], name: str) -> Tensor:
+        with _flagged(self._heads), same_draws(outputs.maps[0].device) if self._draws else nullcontext():
+            batched = None if self._dense is None else self._dense(outputs.maps)
+            return torch.stack([self._loss(outputs, i, batched, t, name) for i, t in enumerate(targets)])
+
+    def _loss(self, outputs: Pyramid, i: int, batched: Any, target: Objects, name: str) -> Tensor:
+        maps = tuple(m[i : i + 1] for m in outputs.maps)
+        with nullcontext() if batched is None else _answering(self._dense, _part(batched, i)):
+            parts = self.detector.loss(maps, [_sample(outputs, target)])
+        terms = [t.mean() for key, part in parts.items() if _counts(key, name) for t in (part if isinstance(part, list | tuple) else [part])]
+        return torch.stack(terms).sum() if terms else maps[0].sum() * 0.0
+
+    @torch.no_grad()
+    def _found(self, outputs: Pyramid) -> list[Detections]:
+        if outputs.found is None:
+            samples = [_sample(outputs) for _ in range(len(outputs))]
+            answers = [s.pred_instances for s in self.detector.predict(outputs.maps, samples, rescale=False)]
+            outputs.found = [Detections(a.bboxes, a.scores, a.labels) for a in answers]
+        return outputs.found
+
+    def _missed(self, found: Detections, target: Objects) -> Tensor:
+        sure = found.scores >= self.score
+        truth, labels = target.boxes.to(found.boxes), target.labels.to(found.labels)
+        if not len(truth):
+            return sure.any()
+        return ~((box_iou(truth, found.boxes) >= self.iou) & (labels[:, None] == found.labels) & sure).any()
+
+
+def _quality(found: Detections, target: Objects) -> Tensor:
+    """A scalar in (-inf, 1]; see `MMDetVictim`."""
+    truth, crowd = target.boxes.to(found.boxes), target.crowd.to(found.boxes)
+    if not len(found.boxes):
+        return found.scores.new_zeros(())
+    overlap = box_iou(truth, found.boxes) * (target.labels.to(found.labels)[:, None] == found.labels)
+    precise = ((overlap - 0.45) / 0.05 + 1e-4).floor().clamp(0, 10) / 10       # the share of 0.5, 0.55, … 0.95
+    objects = max(len(truth), 1)
+    right = (precise * found.scores).amax(1).sum() / objects
+    corner, end = torch.maximum(crowd[:, None, :2], found.boxes[:, :2]), torch.minimum(crowd[:, None, 2:], found.boxes[:, 2:])
+    inside = (end - corner).clamp(min=0).prod(2) / (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1).clamp(min=1e-6)
+    excused = (overlap >= 0.5).any(0) | (inside >= 0.5).any(0)
+    return right - (found.scores.square() * ~excused).sum() / objects
+
+
+@contextmanager
+def _flagged(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """`training` on, for these modules themselves and not for what they contain."""
+    was = [m.training for m in modules]
+    for m in modules:
+        m.training = True
+    try:
+        yield
+    finally:
+        for m, flag in zip(modules, was, strict=True):
+            m.training = flag
+
+
+@contextmanager
+def _answering(module: nn.Module, answer: Any) -> Iterator[None]:
+    """The module gives a known answer, whatever it is asked."""
+    module.forward = lambda *_, **__: answer
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+def _part(answer: Any, i: int) -> Any:
+    """What a dense head said about image i."""
+    return answer[i : i + 1] if isinstance(answer, Tensor) else type(answer)(_part(a, i) for a in answer)
+
+
+def _mmdet_modules(detector: nn.Module) -> tuple[nn.Module, ...]:
+    """mmdet's own modules after the features.
+
+    Many ask `self.training` whether a loss or a prediction is wanted (FCOS scales its boxes, RepPoints decodes them, DINO adds queries).
+    Normalisation and dropout are torch's and mmcv's modules and keep their mode.
+    """
+    features = {id(m) for part in (detector.backbone, getattr(detector, "neck", None)) if part is not None for m in part.modules()}
+    return tuple(m for m in detector.modules() if type(m).__module__.startswith("mmdet.") and id(m) not in features)
+
+
+def _dense_head(detector: nn.Module) -> nn.Module | None:
+    """The head over whole maps, if all it does with features is `self(maps)`: it may then see a batch at once."""
+    for name, method in (("bbox_head", "loss"), ("rpn_head", "loss_and_predict")):
+        head = getattr(detector, name, None)
+        if isinstance(head, BaseDenseHead) and getattr(type(head), method) is getattr(BaseDenseHead, method):
+            return head
+    return None
+
+
+def _sample(outputs: Pyramid, target: Objects | None = None) -> DetDataSample:
+    sample = DetDataSample(
+        metainfo={
+            "img_shape": outputs.size, "ori_shape": outputs.size, "pad_shape": outputs.padded, "batch_input_shape": outputs.padded,
+            "scale_factor": (1.0, 1.0), "img_id": 0,
+        }
+    )
+    if target is not None:
+        like = outputs.maps[0]
+        sample.gt_instances = InstanceData(bboxes=target.boxes.to(like), labels=target.labels.to(like.device))
+        sample.ignored_instances = InstanceData(bboxes=target.crowd.to(like))
+    return sample
+
+
+def _nothing(target: Objects) -> Objects:
+    return target._replace(boxes=target.boxes[:0], labels=target.labels[:0], areas=target.areas[:0])
+
+
+def _counts(key: str, name: str) -> bool:
+    """Whether part `key` of mmdet's losses belongs to our loss `name`."""
+    return "loss" in key and (name == "train" or any(word in key for word in BOX_PARTS) == (name == "box"))
+
+
+def _as_they_are(features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return features
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    height, width = images.shape[-2:]
+    return height, width

@@ -1,0 +1,101 @@
+"""A segmentor of mmseg as a victim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from sslrob_mmcv.bridge import Maps, Prepare
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslrob.backbone import Backbone
+from sslrob.errors import SslrobError
+from sslrob.task import Victim
+from sslrob_mmseg.dataset import IGNORED
+
+
+class Segmentor(Victim):
+    """Outputs: logits (n, classes, h, w) of every pixel of the images; whole or from sliding windows, as the model's `test_cfg` says.
+
+    Targets: (h, w) uint8, a class or `IGNORED`.
+
+    Quality: the share of labelled pixels that are right, in [0, 1].  Fooled: none is right any more, so that an attack does not stop while
+    mIoU can still fall.  An image without labelled pixels has nothing to lose: it is fooled from the start, its quality and its losses are 0.
+    """
+
+    losses = ("ce", "segpgd", "cospgd")
+
+    def __init__(self, segmentor: nn.Module, prepare: Prepare) -> None:
+        super().__init__()
+        if segmentor.out_channels == 1:
+            raise SslrobError(
+                "this segmentor tells two classes apart by one output channel, which is not supported",
+                hint="take a model with num_classes=2 and out_channels=2",
+            )
+        self.segmentor, self.prepare = segmentor, prepare
+
+    @property
+    def backbone(self) -> Backbone | None:
+        inner = self.segmentor.backbone
+        return inner.backbone if isinstance(inner, Maps) else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        h, w = images.shape[-2:]
+        x = self.prepare(images)
+        size = tuple(x.shape[-2:])
+        metas = [{"ori_shape": size, "img_shape": size, "pad_shape": size, "padding_size": [0] * 4} for _ in x]
+        logits: Tensor = self.segmentor.inference(x, metas)
+        return logits[..., :h, :w]
+
+    def loss(self, outputs: Tensor, targets: Sequence[Tensor], name: str, progress: float) -> Tensor:
+        """The mean over an image's labelled pixels of the cross-entropy, weighted pixel by pixel.  No gradient flows through the weights.
+
+        `ce`: 1.
+        `segpgd`: 1 - λ on pixels that are right, λ on those that are wrong; λ grows from 0 to 1/2 (Gu et al., SegPGD, ECCV 2022).
+        `cospgd`: the cosine between the softmax of the logits and the one-hot label (Agnihotri et al., CosPGD, ICML 2024).
+        """
+        truth = self._truth(outputs, targets)
+        pixels = F.cross_entropy(outputs, truth, ignore_index=IGNORED, reduction="none")
+        if name == "segpgd":
+            pixels = torch.where(outputs.argmax(1) == truth, 1 - progress / 2, progress / 2) * pixels
+        elif name == "cospgd":
+            pixels = _cosine(outputs.detach(), truth) * pixels
+        elif name != "ce":
+            raise ValueError(f"no loss {name!r}; there are {', '.join(self.losses)}")
+        return pixels.flatten(1).sum(1) / _labelled(truth)
+
+    def fooled(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        return self.quality(outputs, targets) == 0
+
+    def quality(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        truth = self._truth(outputs, targets)
+        return (outputs.argmax(1) == truth).flatten(1).sum(1) / _labelled(truth)
+
+    def predict(self, outputs: Tensor) -> list[Tensor]:
+        """(h, w) uint8, the class of each pixel."""
+        return list(outputs.argmax(1).byte().cpu())
+
+    def _truth(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """(n, h, w) int64."""
+        stack = torch.stack(list(targets))
+        classes = outputs.shape[1]
+        stranger = stack[(stack >= classes) & (stack != IGNORED)]
+        if len(stranger):
+            raise SslrobError(
+                f"a mask holds label {int(stranger.max())}, but this victim tells {classes} classes apart",
+                hint="evaluate it on the data set whose classes it was trained on",
+            )
+        return stack.to(outputs.device, torch.long)
+
+
+def _labelled(truth: Tensor) -> Tensor:
+    """(n,) labelled pixels, at least 1."""
+    return (truth != IGNORED).flatten(1).sum(1).clamp_min(1)
+
+
+def _cosine(logits: Tensor, truth: Tensor) -> Tensor:
+    """(n, h, w) between the softmax and the one-hot label, which is the label's probability over the norm of all."""
+    shares = logits.softmax(1)
+    label = torch.where(truth == IGNORED, 0, truth)[:, None]
+    return shares.gather(1, label)[:, 0] / shares.norm(dim=1)

@@ -1,0 +1,112 @@
+"""Records of a zoo or a spec → the objects they name, with their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from sslrob import weights, zoo
+from sslrob.backbone import Backbone
+from sslrob.builtin.restarts import Restarts
+from sslrob.errors import SslrobError
+from sslrob.plugins import Plugins, installed
+from sslrob.task import Task, Victim
+
+if TYPE_CHECKING:
+    from sslrob.attack import Attack
+    from sslrob.data import Dataset
+    from sslrob.spec import BackboneSpec, DatasetSpec, HeadSpec
+
+
+def task(name: str, plugins: Plugins | None = None) -> Task:
+    """The task that a plugin registered as `name`."""
+    found: Task = (plugins or installed()).get("task", name)()
+    return found
+
+
+def backbone(
+    record: zoo.Backbone | BackboneSpec, *, name: str, state: Mapping[str, torch.Tensor] | None = None, plugins: Plugins | None = None
+) -> Backbone:
+    """The backbone of a record, in eval mode.
+
+    Random weights are drawn from the record's seed; the global generators are left as they were.
+
+    Args:
+        name: of the record, for errors.
+        state: tensors to use instead of the record's weights.
+
+    Raises:
+        SslrobError: a setting that its class does not take, or weights that do not fit.
+    """
+    kind = (plugins or installed()).get("backbone", record.use)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(record.seed or 0)
+        try:
+            built: Backbone = kind(**record.settings)
+        except TypeError as error:
+            raise SslrobError(f"settings of backbone {name!r}: {error}", hint=f"see the arguments of {kind.__name__}") from error
+    if state is None and record.weights is not None:
+        state = weights.read(record.weights)
+    if state is not None:
+        weights.apply(built, state, what=f"backbone {name!r}")
+    return built.eval()
+
+
+def dataset(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False) -> Dataset:
+    """The data set of a record; with `fit`, its images for whatever learns.
+
+    Raises:
+        SslrobError: the data are missing or inconsistent, or there is no fit split.
+    """
+    if not fit:
+        return task.dataset(record.path, format=record.format, classes=record.classes, settings=record.settings)
+    if record.fit is None:
+        raise SslrobError("this data set has no fit split", hint="add `fit: {path: …}` to its zoo entry: what learns needs other images")
+    return task.dataset(record.fit.path, format=record.format, classes=record.classes, settings={**record.settings, **record.fit.settings})
+
+
+def victim(
+    head: zoo.Head | HeadSpec,
+    body: Backbone,
+    task: Task,
+    *,
+    classes: Sequence[str],
+    name: str,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> Victim:
+    """A backbone under a head, with the head's weights, in eval mode.
+
+    Args:
+        name: of the head's record, for errors.
+        state: tensors to use instead of the record's weights.
+
+    Raises:
+        SslrobError: the head has no weights, or they do not fit.
+    """
+    built = task.victim(body, kind=head.kind, classes=classes, settings=head.settings)
+    if state is None:
+        if head.weights is None:
+            raise SslrobError(f"head {name!r} has no weights", hint="add them to its zoo entry")
+        state = weights.read(head.weights)
+    weights.load_head(built, state, what=f"head {name!r}")
+    return built.eval()
+
+
+def attack(use: str, settings: Mapping[str, Any], *, restarts: int = 1, plugins: Plugins | None = None) -> Attack:
+    """An attack with its settings, run `restarts` times.
+
+    Raises:
+        SslrobError: a setting that it does not have, or of the wrong type.
+    """
+    kind = (plugins or installed()).get("attack", use)
+    try:
+        built: Attack = TypeAdapter(kind).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SslrobError(
+            f"setting {'.'.join(map(str, first['loc']))!r} of attack {use!r}: {first['msg']}", hint="sslrob attacks list"
+        ) from None
+    return built if restarts == 1 else Restarts(built, restarts)

@@ -1,0 +1,154 @@
+"""Image classification: a folder of images a class, a linear head, top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import ImageDraw
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sslrob import images as files
+from sslrob.backbone import Backbone
+from sslrob.data import Sample
+from sslrob.errors import SslrobError, unknown
+from sslrob.stats import wilson
+from sslrob.task import Aggregator, Row, Task, Victim
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """How images are brought to size.
+
+    Args:
+        resize: pixels of the shorter side; None: as they are.
+        crop: side of the square cut from the centre; None: all of it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    resize: int | None = None
+    crop: int | None = None
+
+
+class ImageFolder:
+    """`ROOT/CLASS/…/NAME.jpg`; a sample's id is its path below the root, its target the index of its class."""
+
+    def __init__(self, root: Path, classes: Sequence[str], settings: FolderSettings) -> None:
+        self.root, self.settings = root, settings
+        self.paths = files.listed(root)
+        found = sorted({p.relative_to(root).parts[0] for p in self.paths if len(p.relative_to(root).parts) > 1})
+        loose = [p for p in self.paths if p.parent == root]
+        if loose:
+            raise SslrobError(f"image {str(loose[0])!r} is in no class folder", hint=f"put it at {root}/CLASS/{loose[0].name}")
+        self.classes = tuple(classes) or tuple(found)
+        strangers = sorted(set(found) - set(self.classes))
+        if strangers:
+            raise SslrobError(
+                f"folder {strangers[0]!r} of {str(root)!r} is none of the {len(self.classes)} classes",
+                hint=f"the data set's classes are {', '.join(self.classes[:12])}{', …' if len(self.classes) > 12 else ''}",
+            )
+        index = {name: i for i, name in enumerate(self.classes)}
+        self.labels = [index[p.relative_to(root).parts[0]] for p in self.paths]
+        self.ids = tuple(p.relative_to(root).as_posix() for p in self.paths)
+        self.fingerprint = files.fingerprint(self.paths, root, repr(settings), *self.classes)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = files.resized(files.open_rgb(self.paths[index]), shorter=self.settings.resize, crop=self.settings.crop)
+        return Sample(self.ids[index], files.to_tensor(image), self.labels[index])
+
+
+class LinearClassifier(Victim):
+    """A linear layer on the pooled embedding.
+
+    Outputs: logits (n, classes).  Fooled: the true class does not have the highest logit alone.  Quality: its margin.
+    """
+
+    losses = ("ce", "margin")
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        self.body = backbone
+        self.head = nn.Linear(backbone.width, classes)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.body
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images).pooled)
+        return logits
+
+    def loss(self, outputs: Tensor, targets: Sequence[int], name: str, progress: float) -> Tensor:
+        """`ce`: cross-entropy.  `margin`: best wrong logit minus the true one (Carlini & Wagner 2017)."""
+        del progress
+        if name == "margin":
+            return -self.quality(outputs, targets)
+        return F.cross_entropy(outputs, self._labels(outputs, targets), reduction="none")
+
+    def fooled(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        return ~(self.quality(outputs, targets) > 0)
+
+    def quality(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        labels = self._labels(outputs, targets)[:, None]
+        true = outputs.gather(1, labels)[:, 0]
+        return true - outputs.scatter(1, labels, -torch.inf).amax(1)
+
+    def predict(self, outputs: Tensor) -> list[Tensor]:
+        return list(outputs.cpu())
+
+    def _labels(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        return torch.as_tensor(targets, device=outputs.device)
+
+
+class Classification(Task):
+    """Which of k classes an image shows."""
+
+    headline = "top1"
+    heads = ("linear",)
+
+    def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> ImageFolder:
+        if format != "imagefolder":
+            raise unknown("classification format", format, ["imagefolder"])
+        try:
+            checked = TypeAdapter(FolderSettings).validate_python(dict(settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SslrobError(f"data set setting {first['loc'][0]!r}: {first['msg']}", hint="settings: resize, crop") from None
+        return ImageFolder(root, classes, checked)
+
+    def victim(self, backbone: Backbone, *, kind: str, classes: Sequence[str], settings: Mapping[str, Any]) -> LinearClassifier:
+        if kind != "linear":
+            raise unknown("classification head", kind, self.heads)
+        if settings:
+            raise SslrobError(f"a linear head has no setting {next(iter(settings))!r}", hint="remove it from the head's settings")
+        return LinearClassifier(backbone, len(classes))
+
+    def measure(self, prediction: Tensor, target: int) -> Row:
+        """`rank`: how many wrong classes score at least as high as the true one."""
+        beaten = int((prediction[target] > prediction).sum())
+        return {"label": target, "predicted": int(prediction.argmax()), "rank": len(prediction) - 1 - beaten}
+
+    def aggregator(self, rows: Sequence[Row]) -> Aggregator:
+        ranks = np.array([row["rank"] for row in rows])
+        return lambda weights: {f"top{k}": float(100 * np.average(ranks < k, weights=weights)) for k in (1, 5)}
+
+    def intervals(self, rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+        """Wilson's, for shares of independent images: unlike the bootstrap's, never of zero width."""
+        ranks = np.array([row["rank"] for row in rows])
+        bounds = {f"top{k}": wilson(int((ranks < k).sum()), len(rows)) for k in (1, 5)}
+        return {name: (100 * low, 100 * high) for name, (low, high) in bounds.items()}
+
+    def draw(self, canvas: ImageDraw.ImageDraw, prediction: Tensor, *, classes: Sequence[str], scale: int) -> None:
+        del scale
+        best = int(prediction.argmax())
+        share = float(prediction.softmax(0)[best])
+        canvas.text((3, 3), f"{classes[best]} {share:.0%}", fill="white", stroke_width=1, stroke_fill="black")

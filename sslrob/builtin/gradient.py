@@ -1,0 +1,63 @@
+"""Attacks that follow the gradient; each is written once and works in every norm, on every task, with every objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sslrob.attack import Attack, Best
+from sslrob.objective import Objective
+from sslrob.streams import Streams
+from sslrob.threat_model import ThreatModel
+
+COMPACT_EVERY = 5  # steps between two looks at who is fooled: each look makes the host wait for the device
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Projected gradient ascent on the objective (Madry et al., ICLR 2018), keeping each image's best iterate.
+
+    An image that is fooled is done: its passes are not spent.
+    """
+
+    steps: Annotated[int, Field(ge=1, description="gradient steps")] = 20
+    step_size: Annotated[float, Field(gt=0, description="length of a step as a fraction of epsilon")] = 0.25
+    random_start: Annotated[bool, Field(description="start at a random allowed image rather than at the clean one")] = True
+
+    def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        best = Best(images)
+        x = threat_model.random_start(images, streams) if self.random_start else images.clone()
+        left = torch.ones(len(images), dtype=torch.bool, device=images.device)  # who is still attacked
+        origin = images
+        for step in range(self.steps):
+            x.requires_grad_()
+            feedback = objective(x, progress=step / self.steps)
+            (gradient,) = torch.autograd.grad(feedback.loss.sum(), x)
+            x = x.detach()
+            moved = threat_model.project(x + threat_model.steepest(gradient, x, self.step_size), origin)
+            if step % objective.read_every == 0:
+                best.update(x, feedback, left)
+                if (step // objective.read_every) % COMPACT_EVERY == 0 and (done := best.fooled[left]).any():
+                    left = left & ~best.fooled
+                    moved, origin, objective = moved[~done], origin[~done], objective[~done]
+                    if not len(moved):
+                        return best.images
+            x = moved
+        with torch.no_grad():
+            best.update(x, objective(x), left)
+        return best.images
+
+
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """One step of full length from the clean image (Goodfellow et al., ICLR 2015), taken whether or not it helps."""
+
+    def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        del streams
+        x = images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(x).loss.sum(), x)
+        return threat_model.project(images + threat_model.steepest(gradient, images), images)

@@ -1,0 +1,172 @@
+"""`sslrob eval`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sslrob.execute import Progress
+
+VICTIM, ATTACK, DATA, MACHINE, OUTPUT = "Victim", "Attack", "Images", "Machine", "Output"
+
+
+def evaluate(
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A backbone of the zoo, or a family, such as swav.", rich_help_panel=VICTIM)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="TASK", help="classification, segmentation or detection.", rich_help_panel=VICTIM)
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A head's id or kind, where a backbone has several.", rich_help_panel=VICTIM)
+    ] = None,
+    victim: Annotated[
+        str | None, typer.Option(metavar="SCHEME:REST", help="A whole model, such as mmdet:CONFIG.", rich_help_panel=VICTIM)
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="The checkpoint of --victim.", rich_help_panel=VICTIM)] = None,
+    attack: Annotated[
+        str, typer.Option(metavar="NAME", help="A preset or an attack: sslrob attacks list.", rich_help_panel=ATTACK)
+    ] = "pgd",
+    epsilon: Annotated[
+        str | None, typer.Option(metavar="RADIUS", help="On the [0, 1] scale, such as 4/255.", rich_help_panel=ATTACK)
+    ] = None,
+    norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf, l2 or l1.", rich_help_panel=ATTACK)] = None,
+    objective: Annotated[str | None, typer.Option(metavar="GOAL", help="task, task:LOSS or embedding.", rich_help_panel=ATTACK)] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the attack, such as steps=50; repeatable.", rich_help_panel=ATTACK),
+    ] = None,
+    restarts: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Keep the best of this many runs.", rich_help_panel=ATTACK)
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of every image's random numbers.", rich_help_panel=ATTACK)] = 0,
+    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the task's usual one.", rich_help_panel=DATA)] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many images; more of them extend the run.", rich_help_panel=DATA)
+    ] = None,
+    zoo: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A zoo file of your own; repeatable.", rich_help_panel=DATA)
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.", rich_help_panel=DATA)] = False,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 and so on.", rich_help_panel=MACHINE)] = "auto",
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at a time; changes no result.", rich_help_panel=MACHINE)] = 32,
+    shards: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes on this machine; changes no result.", rich_help_panel=MACHINE)
+    ] = 1,
+    runs: Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs are kept.", rich_help_panel=OUTPUT)] = Path("runs"),
+    pictures: Annotated[int, typer.Option(metavar="N", min=0, help="How many images to keep as pictures.", rich_help_panel=OUTPUT)] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON, for programs.", rich_help_panel=OUTPUT)] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated, and stop.", rich_help_panel=OUTPUT)] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if the result carries flags.", rich_help_panel=OUTPUT)] = False,
+) -> None:
+    """Attack a victim and measure what is left of it.
+
+    The result goes to a folder of its own; the same question again goes on where it stopped, or answers at once.
+    """
+    from sslrob import zoo_files
+    from sslrob.errors import Suspect
+    from sslrob.plugins import installed
+    from sslrob.resolve import Words, resolve
+
+    if offline:
+        os.environ["SSLROB_OFFLINE"] = "1"
+    asked = Words(
+        attack=attack,
+        backbone=backbone,
+        victim=victim,
+        weights=weights,
+        task=task,
+        dataset=dataset,
+        head=head,
+        objective=objective,
+        settings=settings or (),
+        restarts=restarts,
+        epsilon=epsilon,
+        norm=norm,
+        seed=seed,
+    )
+    with _stdout_for_results(as_json):
+        spec = resolve(asked, zoo_files.load(zoo or ()), installed())
+        if dry_run:
+            folder = str(runs / spec.name)
+        else:
+            from sslrob.execute import run
+
+            typer.secho(spec.sentence(), bold=True, err=True)
+            with _progress(as_json) as progress:
+                record = run(
+                    spec, runs=runs, limit=limit, batch_size=batch_size, shards=shards, device=device, pictures=pictures, progress=progress
+                )
+    if dry_run:
+        told = {"sentence": spec.sentence(), "folder": folder, "spec": spec.model_dump(mode="json")}
+        typer.echo(json.dumps(told) if as_json else f"{told['sentence']}\n\n{spec.model_dump_json(indent=2)}\n\nit would be in {folder}")
+        return
+    if as_json:
+        typer.echo(json.dumps(record))
+    else:
+        from rich.console import Console
+
+        from sslrob.report import show
+
+        Console().print(show(record))
+    if strict and record["flags"]:
+        names = ", ".join(flag["name"] for flag in record["flags"])
+        raise Suspect(f"the result carries {len(record['flags'])} flags: {names}", hint="read the evidence above before you quote it")
+
+
+@contextmanager
+def _stdout_for_results(wanted: bool) -> Iterator[None]:
+    """Whatever the libraries print meanwhile goes to stderr, so that stdout is one JSON object."""
+    if not wanted:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
+def _progress(silent: bool) -> Iterator[Progress]:
+    """A bar on a terminal, a line every ten per cent elsewhere, nothing with `--json`."""
+    if silent:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        images = bar.add_task("loading", total=None)
+        yield lambda done, total: bar.update(images, description="images", completed=done, total=total)
+
+
+class Lines:
+    """Says how far a run is, at every tenth of the images."""
+
+    def __init__(self) -> None:
+        self.told = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if tenth > self.told:
+            self.told = tenth
+            typer.echo(f"{done} of {total} images", err=True)

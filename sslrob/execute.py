@@ -1,0 +1,265 @@
+"""Where an evaluation runs: in this process, or in shards on this machine's devices.
+
+A shard is every n-th of the images that are left; each shard writes its own rows, so that stopping loses at most the batches in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslrob import assemble, pictures, trust
+from sslrob.attack import Attack
+from sslrob.data import Dataset, batches
+from sslrob.errors import RunFailed, SslrobError
+from sslrob.evaluate import Question, evaluate
+from sslrob.objective import build, require_known
+from sslrob.provenance import provenance
+from sslrob.runs import Run
+from sslrob.spec import Spec
+from sslrob.streams import Streams
+from sslrob.summary import summarise
+from sslrob.task import Task, Victim
+from sslrob.threat_model import ThreatModel, parse
+
+Progress = Callable[[int, int], None]  # images done, images in all
+POLL = 0.5  # seconds between two looks at how far the shards are
+_STOP: Event | None = None
+FIT_BATCH = 32  # images a step of an attack that learns; it is part of what it learns, hence fixed
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one shard does; it can be sent to another process."""
+
+    spec: Spec
+    folder: Path
+    indices: tuple[int, ...]
+    pictured: frozenset[str]
+    batch_size: int
+    device: str
+    threads: int | None = None
+
+
+def run(
+    spec: Spec,
+    *,
+    runs: Path,
+    limit: int | None = None,
+    batch_size: int = 32,
+    shards: int = 1,
+    device: str = "auto",
+    pictures: int = 8,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Answer a question, going on where an earlier call stopped; returns the finished record, with its folder under `folder`.
+
+    Args:
+        runs: the folder of all runs.
+        limit: how many images; any number takes from the same fixed random order, so that a larger one extends a smaller one.
+        device: "auto": CUDA where there is any, else the CPU; with shards, all CUDA devices in turn.
+        pictures: how many images are also kept as pictures.
+
+    Raises:
+        BudgetExceeded: the attack left its threat model.
+        SslrobError: something is missing or does not fit.
+        RunFailed: the disk or the device gave up; what was done stays.
+    """
+    task = assemble.task(spec.task.name)
+    data = assemble.dataset(spec.dataset, task)
+    chosen = order(data)[:limit]
+    if not chosen:
+        raise SslrobError("there is no image to evaluate", hint="check the data set and --limit")
+    store, devices = Run(runs / spec.name), chosen_devices(device)
+    with store.alone():
+        started = time.monotonic()
+        facts = {**provenance(_plugins(spec), devices[0]), "dataset": data.fingerprint}
+        before = store.open(spec.id, spec.model_dump(mode="json"), facts)
+        try:
+            _require_same_data(before, data, store)
+            done = {row["id"] for row in store.rows()}
+            left = [i for i in sorted(chosen) if data.ids[i] not in done]
+            flags = {flag["name"]: flag for flag in before.get("flags", []) if flag["name"] in trust.OF_VICTIM}
+            pictured = frozenset(data.ids[i] for i in chosen[:pictures])
+            parts = _parts(spec, store.folder, left, pictured, batch_size, max(1, min(shards, len(left))), devices)
+            for flag in _work(parts, len(chosen) - len(left), len(chosen), store, progress):
+                flags[flag.name] = flag._asdict()
+            asked = {data.ids[i] for i in chosen}
+            rows = [row for row in store.rows() if row["id"] in asked]
+            results = summarise(task, rows)
+            for flag in [*trust.dead_gradients(rows), *_off(spec, data, results)]:
+                flags[flag.name] = flag._asdict()
+        except Exception as error:
+            store.fail(error)
+            raise
+        record = store.finish(
+            headline=task.headline,
+            sentence=spec.sentence(),
+            results=results,
+            flags=list(flags.values()),
+            seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1),
+        )
+    return {**record, "folder": str(store.folder)}
+
+
+def order(data: Dataset) -> list[int]:
+    """All indices in a fixed random order (by the hash of their ids): data sets lie sorted by class."""
+    return sorted(range(len(data)), key=lambda i: hashlib.sha256(data.ids[i].encode()).digest())
+
+
+def chosen_devices(device: str) -> list[str]:
+    """The devices that shards take in turn.
+
+    Raises:
+        SslrobError: there is no such device.
+    """
+    if device == "auto":
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise SslrobError(f"device {device!r} cannot be used: {reason}", hint="see what there is: sslrob doctor") from None
+    return [device]
+
+
+def load_victim(spec: Spec, task: Task, data: Dataset) -> Victim:
+    """The victim of a spec, on the CPU, in eval mode."""
+    if spec.victim is not None:
+        from sslrob.weights import fetch
+
+        path = fetch(spec.victim.weights) if spec.victim.weights is not None else None
+        return task.whole(spec.victim.reference, weights=path, settings=spec.victim.settings).eval()
+    if spec.backbone is None or spec.head is None:
+        raise ValueError("a spec needs a backbone and a head, or a whole victim")
+    body = assemble.backbone(spec.backbone, name=spec.backbone.id)
+    return assemble.victim(spec.head, body, task, classes=classes_of(spec, data), name=spec.head.id)
+
+
+def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Flag]:
+    """Evaluate a part's images and append their rows; returns the victim's trust flags.
+
+    Args:
+        tell: takes how many images are done after every batch.
+    """
+    if part.threads is not None:
+        torch.set_num_threads(part.threads)
+    spec, device = part.spec, torch.device(part.device)
+    task = assemble.task(spec.task.name)
+    data = assemble.dataset(spec.dataset, task)
+    victim = load_victim(spec, task, data).to(device)
+    require_known(spec.attack.objective, victim)
+    threat_model = parse(spec.threat_model)
+    attack = assemble.attack(spec.attack.use, spec.attack.settings, restarts=spec.attack.restarts)
+    attack = fitted(attack, spec, task, victim, threat_model)
+    question = Question(task, victim, attack, threat_model, spec.attack.objective, spec.seed)
+    store, watch, before, count = Run(part.folder), trust.Watch(), trust.state_digest(victim.state_dict()), 0
+    todo = (batch.to(device) for batch in batches(data, part.batch_size, indices=part.indices))
+    with telling_of_the_device(part.batch_size):
+        for judged in evaluate(question, todo, watch=watch):
+            store.append(judged.rows)
+            pictures.save(judged, task, classes=classes_of(spec, data), folder=part.folder / "pictures", ids=part.pictured)
+            count += len(judged.rows)
+            if tell is not None:
+                tell(count)
+            if _STOP is not None and _STOP.is_set():
+                break
+    return [*watch.flags(), *trust.changed_victim(before, trust.state_digest(victim.state_dict()))]
+
+
+@contextmanager
+def telling_of_the_device(batch_size: int) -> Iterator[None]:
+    """Turn a device that ran out of memory into an error that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"the device's memory does not hold a batch of {batch_size}", hint=f"try --batch-size {max(1, batch_size // 2)}"
+        ) from error
+
+
+def fitted(attack: Attack, spec: Spec, task: Task, victim: Victim, threat_model: ThreatModel) -> Attack:
+    """The attack after it learned from the fit split; most attacks learn nothing, and then no image is read."""
+    inner = getattr(attack, "attack", attack)
+    if type(inner).fit is Attack.fit:
+        return attack
+    data = assemble.dataset(spec.dataset, task, fit=True)
+    device = next(victim.parameters()).device
+
+    def learned() -> Iterable[tuple[Any, torch.Tensor]]:
+        for batch in batches(data, FIT_BATCH):
+            images = batch.to(device)
+            yield build(spec.attack.objective, victim, images, attack.access), images.images
+
+    return attack.fit(learned(), threat_model, streams=Streams(spec.seed, data.ids, "fit"))
+
+
+def _work(parts: Sequence[Part], done: int, total: int, store: Run, progress: Progress) -> list[trust.Flag]:
+    """Do all parts: a single one here, several in processes of their own."""
+    progress(done, total)
+    if len(parts) <= 1:
+        return [flag for part in parts for flag in work(part, lambda count: progress(done + count, total))]
+    context, earlier = get_context("spawn"), store.count()
+    stop = context.Event()
+    with ProcessPoolExecutor(len(parts), mp_context=context, initializer=_hold, initargs=(stop,)) as pool:
+        futures = [pool.submit(work, part) for part in parts]
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = wait(waiting, timeout=POLL, return_when=FIRST_EXCEPTION)
+            progress(min(total, done + store.count() - earlier), total)
+            if any(future.exception() for future in finished):
+                stop.set()
+    return [flag for future in futures for flag in future.result()]
+
+
+def _hold(stop: Event) -> None:
+    """Keep, in a worker process, the event that ends it early: another shard failed."""
+    global _STOP
+    _STOP = stop
+
+
+def _parts(
+    spec: Spec, folder: Path, left: Sequence[int], pictured: frozenset[str], batch_size: int, shards: int, devices: Sequence[str]
+) -> list[Part]:
+    if not left:
+        return []
+    threads = max(1, torch.get_num_threads() // shards) if shards > 1 else None
+    return [Part(spec, folder, tuple(left[k::shards]), pictured, batch_size, devices[k % len(devices)], threads) for k in range(shards)]
+
+
+def _plugins(spec: Spec) -> set[str]:
+    return {spec.task.plugin, spec.attack.plugin, *([spec.backbone.plugin] if spec.backbone is not None else [])}
+
+
+def _require_same_data(before: dict[str, Any], data: Dataset, store: Run) -> None:
+    """Raises:
+    SslrobError: the run was begun on other images or annotations.
+    """
+    earlier = before.get("provenance", {}).get("dataset", data.fingerprint)
+    if earlier != data.fingerprint and store.count():
+        raise SslrobError(
+            f"the data set is not what it was when {str(store.folder)!r} was begun (fingerprint {earlier}, now {data.fingerprint})",
+            hint="restore the data, or choose another --runs folder",
+        )
+
+
+def _off(spec: Spec, data: Dataset, results: dict[str, Any]) -> list[trust.Flag]:
+    """A clean metric other than the zoo's can be told on the whole split only."""
+    if results["images"] < len(data):
+        return []
+    return trust.clean_metric_off(spec.clean, {name: (m["low"], m["high"]) for name, m in results["clean"].items()})
+
+
+def classes_of(spec: Spec, data: Dataset) -> tuple[str, ...]:
+    """The class names: the zoo's, else the data's own."""
+    return spec.dataset.classes or tuple(getattr(data, "classes", ()))

@@ -1,0 +1,292 @@
+"""From the words of a command line to a `Spec`: families, defaults, presets and settings, looked up in the zoo and the plugins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sslrob import epsilon as epsilons
+from sslrob import zoo as records
+from sslrob.errors import SslrobError, close_names, unknown
+from sslrob.plugins import Component, Plugins
+from sslrob.settings import complete
+from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, TaskSpec, VictimSpec
+from sslrob.weights import sha256
+from sslrob.zoo import Weights, Zoo
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was typed; None where nothing was.
+
+    Attributes:
+        backbone: a backbone or a family; or else
+        victim: a whole model, by its name in the zoo or as SCHEME:REST, perhaps with
+        weights: its checkpoint.
+        head: id or kind of a head.
+        attack: a preset, or a registered attack.
+        settings: of the attack, each `KEY=VALUE`.
+        epsilon: such as `4/255`, on the [0, 1] scale.
+        norm: "linf", "l2" or "l1".
+    """
+
+    attack: str
+    backbone: str | None = None
+    victim: str | None = None
+    weights: Path | None = None
+    task: str | None = None
+    dataset: str | None = None
+    head: str | None = None
+    objective: str | None = None
+    settings: Sequence[str] = ()
+    restarts: int | None = None
+    epsilon: str | None = None
+    norm: str | None = None
+    seed: int = 0
+
+
+def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
+    """The one evaluation that the words mean.  Imports the classes of the task, the backbone and the attack.
+
+    Raises:
+        SslrobError: a name that nothing has, words that contradict each other, a choice left open, a setting that is wrong.
+    """
+    if (asked.backbone is None) == (asked.victim is None):
+        raise SslrobError("give either a backbone or a whole victim", hint="add --backbone NAME, see: sslrob zoo list")
+    if asked.weights is not None and asked.victim is None:
+        raise SslrobError("--weights is for --victim", hint="leave it out; the weights of a backbone stand in the zoo")
+    if asked.victim is not None and asked.head is not None:
+        raise SslrobError("a whole victim has its own head", hint="leave --head out, or compose: --backbone NAME")
+    if asked.seed < 0:
+        raise SslrobError(f"seed {str(asked.seed)!r} is negative", hint="use 0 or more")
+    whole = None if asked.victim is None else _whole(asked.victim, zoo, plugins)
+    task, dataset_id = _task_and_dataset(asked, whole, zoo, plugins)
+    dataset = zoo.get("dataset", dataset_id)
+    attack = _attack(asked, task, zoo, plugins)
+    common: dict[str, Any] = {
+        "task": TaskSpec(name=task.name, plugin=task.plugin, version=task.load().version),
+        "dataset": _dataset(dataset_id, dataset),
+        "attack": attack,
+        "seed": asked.seed,
+        "asked": asked.backbone or asked.victim,
+    }
+    if whole is not None and asked.victim is not None:
+        radius = _threat_model(asked, whole.threat_model or dataset.threat_model)
+        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights), threat_model=radius)
+    choice = _choose(str(asked.backbone), dataset_id, asked.head, zoo)
+    head = zoo.heads[choice.head]
+    return Spec(
+        **common,
+        backbone=_backbone(choice.backbone, zoo, plugins),
+        head=_head(choice.head, head, task),
+        threat_model=_threat_model(asked, head.threat_model or dataset.threat_model),
+    )
+
+
+def _whole(text: str, zoo: Zoo, plugins: Plugins) -> records.Victim:
+    if text in zoo.victims or ":" not in text:
+        record: records.Victim = zoo.get("victim", text)
+        return record
+    found = plugins.resolve(text)
+    if found is None:
+        scheme = text.partition(":")[0]
+        raise SslrobError(
+            f"no plugin understands {scheme + ':'!r} of {text!r}",
+            hint="install the plugin of that scheme; what is installed: sslrob plugins list",
+            note="; ".join(plugins.complaints()),
+        )
+    return found
+
+
+def _task_and_dataset(asked: Words, whole: records.Victim | None, zoo: Zoo, plugins: Plugins) -> tuple[Component, str]:
+    """The task and the dataset's id, one of which may follow from the other."""
+    task = plugins.find("task", asked.task) if asked.task is not None else None
+    if whole is not None:
+        own = plugins.find("task", whole.task)
+        if task is not None and task != own:
+            raise SslrobError(f"victim {asked.victim!r} is for task {own.name!r}, not {task.name!r}", hint=f"use --task {own.name}")
+        task = own
+    if asked.dataset is not None:
+        own = plugins.find("task", zoo.get("dataset", asked.dataset).task)
+        if task is not None and task != own:
+            others = _datasets_of(task, zoo)
+            hint = f"datasets of {task.name!r}: {', '.join(others)}" if others else f"use --task {own.name}"
+            raise SslrobError(f"dataset {asked.dataset!r} is for task {own.name!r}, not {task.name!r}", hint=hint)
+        return own, asked.dataset
+    if task is None:
+        offered = [c.name for c in plugins.of("task")]
+        raise SslrobError("neither a task nor a dataset is given", hint=f"add --task {' or '.join(offered) or 'NAME'}")
+    datasets = _datasets_of(task, zoo)
+    if not datasets:
+        raise SslrobError(f"no dataset in the zoo is for task {task.name!r}", hint="add one to your zoo file, or install a plugin with one")
+    defaults = [name for name in datasets if zoo.datasets[name].default]
+    if not defaults and len(datasets) > 1:
+        raise SslrobError(f"task {task.name!r} has {len(datasets)} datasets and no default", hint=f"add --dataset {' or '.join(datasets)}")
+    return task, (defaults or datasets)[0]
+
+
+def _datasets_of(task: Component, zoo: Zoo) -> list[str]:
+    names = {task.name, f"{task.distribution}/{task.name}"}
+    return sorted(name for name, record in zoo.datasets.items() if record.task in names)
+
+
+class Choice(NamedTuple):
+    backbone: str
+    head: str
+
+
+def _choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
+    """The member of a family and its head on a dataset.
+
+    Args:
+        word: backbone or family.
+        head: id or kind; None: any.
+    """
+    members = zoo.members(word)
+    there = {name: record for name, record in zoo.heads.items() if record.dataset == dataset and record.backbone in members}
+    if not there:
+        raise _no_head(word, members, dataset, zoo)
+    wanted = {name: record for name, record in there.items() if head in (None, name, record.kind)}
+    if not wanted:
+        raise unknown(f"head of {word!r} on {dataset!r}", str(head), {*there, *(record.kind for record in there.values())})
+    candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
+    backbone = _one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
+    own = [name for name, record in wanted.items() if record.backbone == backbone]
+    return Choice(backbone, _one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+
+
+def _one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
+    """The only name, or the default."""
+    defaults = [name for name in names if zoo.of(kind)[name].default]
+    if len(names) > 1 and not defaults:
+        raise SslrobError(f"{len(names)} {situation}, and none is the default", hint=f"add --{kind} {' or '.join(sorted(names))}")
+    return (defaults or names)[0]
+
+
+def _no_head(word: str, members: Iterable[str], dataset: str, zoo: Zoo) -> SslrobError:
+    backbones = sorted({record.backbone for record in zoo.heads.values() if record.dataset == dataset})
+    datasets = sorted({record.dataset for record in zoo.heads.values() if record.backbone in members})
+    recipes = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
+    offers = [f"--backbone {' or '.join(backbones)}"] if backbones else []
+    offers += [f"--dataset {' or '.join(datasets)}"] if datasets else []
+    return SslrobError(
+        f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo",
+        hint=f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads",
+        note=f"heads on {dataset!r} are trained by: {'; '.join(recipes)}" if recipes else "",
+    )
+
+
+def _dataset(name: str, record: records.Dataset) -> DatasetSpec:
+    return DatasetSpec(
+        id=name,
+        format=record.format,
+        path=record.path,
+        split=record.split,
+        images=record.images,
+        classes=record.classes,
+        settings=record.settings,
+        fit=record.fit,
+    )
+
+
+def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
+    record = zoo.backbones[name]
+    component = _find(plugins, "backbone", record.use, name, zoo)
+    known = inspect.signature(component.load()).parameters
+    for key in record.settings:
+        if key not in known:
+            close = close_names(key, known)
+            raise SslrobError(
+                f"backbone {component.name!r} of {component.plugin} has no setting {key!r}, which backbones.{name} gives it",
+                hint=f"did you mean {close[0]!r}?" if close else f"its settings are {', '.join(known) or 'none'}",
+            )
+    return BackboneSpec(
+        id=name,
+        use=record.use,
+        plugin=component.plugin,
+        settings=record.settings,
+        weights=_summed(record.weights),
+        seed=record.seed if record.weights is None else None,
+    )
+
+
+def _head(name: str, record: records.Head, task: Component) -> HeadSpec:
+    kinds = task.load().heads
+    if kinds and record.kind not in kinds:
+        raise SslrobError(
+            f"head {name!r} is of kind {record.kind!r}, which task {task.name!r} of {task.plugin} cannot build",
+            hint=f"its kinds are {', '.join(kinds)}",
+        )
+    return HeadSpec(
+        id=name, kind=record.kind, protocol=record.protocol, settings=record.settings, weights=_summed(record.weights), clean=record.clean
+    )
+
+
+def _victim(name: str, record: records.Victim, weights: Path | None) -> VictimSpec:
+    source = record.weights if weights is None else Weights(file=weights.expanduser().resolve())
+    return VictimSpec(
+        id=name, reference=record.reference, settings=record.settings, weights=_summed(source), classes=record.classes, clean=record.clean
+    )
+
+
+def _summed(weights: Weights | None) -> Weights | None:
+    """With the sha256 that the spec's id counts, taken from the file where the zoo gives none."""
+    if weights is None or weights.file is None or weights.sha256 is not None:
+        return weights
+    if not weights.file.is_file():
+        raise SslrobError(f"no weights at {str(weights.file)!r}", hint="check the path")
+    return weights.model_copy(update={"sha256": sha256(weights.file)})
+
+
+def _attack(asked: Words, task: Component, zoo: Zoo, plugins: Plugins) -> AttackSpec:
+    name = asked.attack
+    preset: records.Attack = zoo.attacks[name] if name in zoo.attacks else records.Attack(use=_known_attack(name, zoo, plugins))
+    component = _find(plugins, "attack", preset.use, name, zoo)
+    attack = component.load()
+    if attack.tasks is not None and task.name not in attack.tasks:
+        raise SslrobError(f"attack {name!r} is not defined for task {task.name!r}", hint=f"it is for {', '.join(sorted(attack.tasks))}")
+    restarts = preset.restarts if asked.restarts is None else asked.restarts
+    if restarts < 1:
+        raise SslrobError(f"{restarts} restarts are no attack", hint="use 1 or more")
+    return AttackSpec(
+        id=name,
+        use=preset.use,
+        plugin=component.plugin,
+        objective=asked.objective or preset.objective,
+        settings=complete(attack, preset.settings, asked.settings, f"attack {name!r}"),
+        restarts=restarts,
+    )
+
+
+def _known_attack(name: str, zoo: Zoo, plugins: Plugins) -> str:
+    """The name of a registered attack that has no preset."""
+    bare = name.rpartition("/")[2]
+    registered = {c.name for c in plugins.of("attack")}
+    if bare not in registered:
+        raise unknown("attack", name, {*zoo.attacks, *registered}, broken=[*plugins.complaints(), *zoo.complaints()])
+    return name
+
+
+def _find(plugins: Plugins, kind: str, use: str, entry: str, zoo: Zoo) -> Component:
+    """The component that a zoo entry uses; an error tells which entry, where it is not the component's own name."""
+    try:
+        return plugins.find(kind, use)
+    except SslrobError as error:
+        origin = zoo.origins.get((f"{kind}s", entry))
+        if origin is not None:
+            told = f"{kind}s.{entry} of {origin} uses it"
+            error.note = f"{error.note}; {told}" if error.note else told
+        raise
+
+
+def _threat_model(asked: Words, usual: str) -> str:
+    """What `--norm` and `--epsilon` make of the usual threat model."""
+    norm, radius = epsilons.parse_text(usual)
+    if asked.epsilon is None and asked.norm not in (None, norm):
+        epsilons.require_norm(str(asked.norm))
+        raise SslrobError(f"norm {asked.norm!r} has no usual epsilon here: the usual threat model is {usual}", hint="add --epsilon VALUE")
+    norm = asked.norm or norm
+    return epsilons.write(norm, radius if asked.epsilon is None else epsilons.parse_epsilon(asked.epsilon, norm))

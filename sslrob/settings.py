@@ -1,0 +1,70 @@
+"""Settings of a component: the fields of its frozen dataclass, checked and completed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from sslrob.errors import SslrobError, close_names
+from sslrob.zoo import Settings
+
+
+def complete(cls: type, given: Mapping[str, Any], overrides: Sequence[str], what: str) -> Settings:
+    """Every setting of a settings dataclass, checked: its defaults, changed by `given`, changed by `overrides`.
+
+    Args:
+        cls: a frozen dataclass, such as an attack.
+        overrides: `KEY=VALUE` each; the field's type decides what VALUE means.
+        what: "attack 'pgd'", for the error.
+
+    Raises:
+        SslrobError: no such setting, or a value that it cannot have.
+    """
+    texts: dict[str, str] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise SslrobError(f"setting {override!r} has no value", hint=f"write --set {key}=VALUE")
+        if key in texts:
+            raise SslrobError(f"setting {key!r} is given twice", hint=f"keep one --set {key}=...")
+        texts[key] = text
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(cls)
+    except (PydanticUserError, NameError, TypeError) as error:
+        hint = "declare it @dataclass(frozen=True), with types that exist when it is imported"
+        raise SslrobError(f"{what}: {cls.__qualname__} is no dataclass of settings: {error}", hint=hint) from error
+    values = {**given, **texts}
+    try:
+        valid = adapter.validate_python(values)
+    except ValidationError as error:  # a second try for what no text can be: null, lists, mappings
+        again = {key: _parsed(texts[key]) for key in {str(e["loc"][0]) for e in error.errors() if e["loc"]} & texts.keys()}
+        try:
+            valid = adapter.validate_python({**values, **again})
+        except ValidationError:
+            raise _wrong_setting(error, adapter, what) from None
+    settings: Settings = adapter.dump_python(valid, mode="json")
+    return settings
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _wrong_setting(error: ValidationError, adapter: TypeAdapter[Any], what: str) -> SslrobError:
+    first = error.errors()[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    known = list(adapter.json_schema().get("properties", {}))
+    if key and key not in known:
+        close = close_names(key, known)
+        hint = f"did you mean {close[0]!r}?" if close else f"its settings are {', '.join(known)}" if known else "it has no settings"
+        return SslrobError(f"{what} has no setting {key!r}", hint=hint)
+    place = ".".join(map(str, first["loc"]))
+    reason = first["msg"][:1].lower() + first["msg"][1:]
+    return SslrobError(f"setting {place!r} of {what}: {reason}, got {first['input']!r}", hint=f"change --set {key}=VALUE, or the zoo entry")

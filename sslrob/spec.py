@@ -1,0 +1,142 @@
+"""A `Spec` says everything about an evaluation, and has an id.  `sslrob.resolve` makes one of the words on a command line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from sslrob.zoo import FitSplit, Record, Settings, ThreatModelText, Weights
+
+# What does not change a number: names, where files lie (their sha256 counts), and what is only told.
+_SOURCE = {"file", "url", "format"}
+_NOT_IN_ID: Any = {
+    "asked": True,
+    "dataset": {"path": True, "images": True, "fit": {"path", "images"}},
+    "backbone": {"id": True, "weights": _SOURCE},
+    "head": {"id": True, "protocol": True, "clean": True, "weights": _SOURCE},
+    "victim": {"id": True, "clean": True, "weights": _SOURCE},
+    "attack": {"id"},
+}
+
+
+class TaskSpec(Record):
+    name: str
+    plugin: str = Field(description="distribution and version")
+    version: int = Field(description="raised by the task when the meaning of a number changes")
+
+
+class DatasetSpec(Record):
+    id: str
+    format: str
+    path: Path
+    split: str
+    images: int | None
+    classes: tuple[str, ...]
+    settings: Settings
+    fit: FitSplit | None
+
+
+class BackboneSpec(Record):
+    id: str
+    use: str
+    plugin: str
+    settings: Settings
+    weights: Weights | None = Field(description="with its sha256; null: random weights")
+    seed: int | None = Field(description="of random weights; null for trained ones")
+
+
+class HeadSpec(Record):
+    id: str
+    kind: str
+    protocol: str
+    settings: Settings
+    weights: Weights | None
+    clean: dict[str, float] = Field(description="what the zoo says the metrics are without an attack, in percent")
+
+
+class VictimSpec(Record):
+    id: str = Field(description="its name in the zoo, or the reference itself")
+    reference: str
+    settings: Settings
+    weights: Weights | None
+    classes: tuple[str, ...]
+    clean: dict[str, float]
+
+
+class AttackSpec(Record):
+    id: str = Field(description="the preset's name, or the component's own")
+    use: str
+    plugin: str
+    objective: str
+    settings: Settings = Field(description="all of them, defaults included")
+    restarts: int
+
+
+class Spec(Record):
+    """Everything that an evaluation is, except what cannot change a number: device, batch size, shards, how many images.
+
+    Either `backbone` and `head` are there, or `victim`.
+    """
+
+    sslrob: str = Field(default_factory=lambda: version("sslrob"), description="version of the evaluator")
+    task: TaskSpec
+    dataset: DatasetSpec
+    backbone: BackboneSpec | None = None
+    head: HeadSpec | None = None
+    victim: VictimSpec | None = None
+    attack: AttackSpec
+    threat_model: ThreatModelText
+    seed: int = Field(0, ge=0, lt=2**63)
+    asked: str = Field("", description="the word that was typed for the victim")
+
+    @property
+    def id(self) -> str:
+        """8 hex digits, the same for the same question on every machine."""
+        text = json.dumps(self.model_dump(mode="json", exclude=_NOT_IN_ID), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """What a run of it is called, with the id: `mini-swav-mini-scenes-pgd-0123abcd`."""
+        return f"{_word(self.subject)}-{self.dataset.id}-{self.attack.id.rpartition('/')[2]}-{self.id}"
+
+    @property
+    def subject(self) -> str:
+        """Id of the backbone, or of the whole victim."""
+        subject = self.backbone or self.victim
+        return subject.id if subject else ""
+
+    @property
+    def clean(self) -> dict[str, float]:
+        """The metrics, in percent, that the zoo promises without an attack; empty if it promises none."""
+        promised = self.head or self.victim
+        return promised.clean if promised else {}
+
+    def sentence(self) -> str:
+        """What was chosen, in a line."""
+        asked = f"{self.asked} → " if self.asked not in ("", self.subject) else ""
+        size = f", {self.dataset.images} images" if self.dataset.images else ""
+        parts = [f"{asked}{self.subject}", f"{self.dataset.id} ({self.dataset.split}{size})"]
+        if self.head:
+            parts.append(f"{self.head.kind}, {self.head.protocol}")
+        return " · ".join([*parts, self._attack(), self.threat_model])
+
+    def _attack(self) -> str:
+        attack = self.attack
+        amounts = {name: value for name, value in attack.settings.items() if isinstance(value, int) and not isinstance(value, bool)}
+        if attack.restarts > 1:
+            amounts["restarts"] = attack.restarts
+        told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in amounts.items())
+        goal = "" if attack.objective == "task" else f" on {attack.objective}"
+        return f"{attack.id}{goal}" + (f" ({told})" if told else "")
+
+
+def _word(text: str) -> str:
+    """A reference such as `mmdet:configs/fcos/fcos_r50.py` as part of a folder's name."""
+    stem = text.rpartition(":")[2].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+    return "".join(c if c.isascii() and (c.isalnum() or c in ".+_-") else "-" for c in stem) or "victim"

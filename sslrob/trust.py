@@ -1,0 +1,84 @@
+"""Warning signs, stored with every result: a robustness number is a claim that an adversary failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OF_VICTIM = frozenset({"random-victim", "changed-victim"})  # seen while images are evaluated; the others follow from the rows
+DEAD_SHARE = 0.05  # of the gradients; more of them zero or not finite, and a gradient attack proves little
+
+
+class Flag(NamedTuple):
+    """A reason to doubt a result.
+
+    Attributes:
+        name: "dead-gradients", "random-victim", "changed-victim", "clean-metric-off".
+        evidence: what was seen, with numbers.
+    """
+
+    name: str
+    evidence: str
+
+
+class Watch:
+    """Collects, while an evaluation runs, what needs no extra pass (but one, on the first batch)."""
+
+    def __init__(self) -> None:
+        self.difference: float | None = None
+
+    def repeat(self, quality: Tensor, again: Callable[[], Tensor]) -> None:
+        """Whether two looks at the first batch agree."""
+        if self.difference is None:
+            self.difference = float((quality - again()).abs().max())
+
+    def flags(self) -> list[Flag]:
+        if self.difference:
+            return [
+                Flag(
+                    "random-victim", f"two forwards of the same images differ by {self.difference:.2g} in quality; average over draws (EOT)"
+                )
+            ]
+        return []
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Changes when any parameter or buffer does."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def changed_victim(before: str, after: str) -> list[Flag]:
+    """Flag a victim whose parameters or buffers moved while it was attacked."""
+    return [] if before == after else [Flag("changed-victim", "its parameters or buffers changed while it was evaluated")]
+
+
+def dead_gradients(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """Flag gradients that were zero or not finite more often than `DEAD_SHARE`."""
+    taken = sum(row["backwards"] for row in rows)
+    dead = sum(row["dead_gradients"] for row in rows)
+    if taken and dead / taken > DEAD_SHARE:
+        return [Flag("dead-gradients", f"{dead} of {taken} gradients ({dead / taken:.0%}) were zero or not finite: the attack was blind")]
+    return []
+
+
+def clean_metric_off(recorded: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> list[Flag]:
+    """Flag a clean metric, of a whole split, that is not the zoo's: other data, other preprocessing or other weights.
+
+    Args:
+        recorded: the zoo's, in percent.
+        intervals: this run's 95 % intervals.
+    """
+    return [
+        Flag("clean-metric-off", f"clean {name} is {low:.1f} to {high:.1f} here and {recorded[name]:.1f} in the zoo")
+        for name, (low, high) in intervals.items()
+        if name in recorded and not low <= recorded[name] <= high
+    ]

@@ -1,0 +1,260 @@
+"""The model zoo: which weights, heads, datasets and presets have which name.  `sslrob.zoo_files` reads it from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from sslrob import epsilon
+from sslrob.errors import SslrobError, unknown
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    """A path as it is meant: relative to the folder of the file it stands in."""
+    if not isinstance(value, str) or not info.context:
+        return value
+    return info.context["folder"] / Path(value).expanduser()
+
+
+def _threat_model(text: str) -> str:
+    try:
+        return epsilon.write(*epsilon.parse_text(text))
+    except SslrobError as error:
+        raise PydanticCustomError("threat_model", "{reason}", {"reason": str(error), "hint": error.hint}) from error
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+_-]*$")]
+Use = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9._-]+/)?[a-z0-9][a-z0-9.-]*$")]  # NAME or DISTRIBUTION/NAME of a component
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LocalPath = Annotated[Path, BeforeValidator(_path)]
+ThreatModelText = Annotated[str, AfterValidator(_threat_model)]
+Settings = dict[str, JsonValue]
+
+
+class Record(BaseModel):
+    """What every entry shares: unknown keys are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+
+
+class Weights(Record):
+    """Where a checkpoint lies, and how to read it."""
+
+    file: LocalPath | None = Field(None, description="path, relative to this zoo file")
+    url: str | None = Field(None, pattern=r"^https?://", description="where to download it; needs sha256")
+    sha256: Sha256 | None = Field(None, description="of the whole file; checked before it is opened")
+    format: Literal["safetensors", "torch"] | None = Field(None, description="null: as the suffix says; no format executes code")
+    drop_prefix: str = Field("", description="what the names of the wanted tensors start with, such as module.; other tensors are left out")
+    ignore: tuple[str, ...] = Field((), description="starts of the names of tensors that the module has no use for, such as prototypes")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Weights:
+        if (self.file is None) == (self.url is None):
+            raise PydanticCustomError("source", "needs either file or url", {"hint": "give one of them"})
+        if self.url is not None and self.sha256 is None:
+            raise PydanticCustomError("source", "has a url but no sha256", {"hint": "add the sha256 of the file behind the url"})
+        return self
+
+
+class Pretraining(Record):
+    """How the weights came to be."""
+
+    method: str
+    data: str
+    epochs: float | None = None
+    batch_size: int | None = None
+    augmentations: tuple[str, ...] = ()
+    steps: int | None = None
+    seed: int | None = None
+    recipe: str = Field("", description="the script or command that does it again")
+    notes: str = ""
+
+
+class Backbone(Record):
+    """An architecture with weights."""
+
+    use: Use = Field(description="the registered backbone")
+    settings: Settings = Field({}, description="its constructor's arguments")
+    weights: Weights | None = Field(None, description="null: random weights, drawn from seed")
+    seed: int = Field(0, description="of random weights")
+    family: Name | None = Field(None, description="the word that means whichever member has a head on the dataset")
+    default: bool = Field(False, description="the family's first choice")
+    pretraining: Pretraining | None = None
+    paper: str = ""
+    license: str
+    parameters: int | None = Field(None, gt=0, description="how many numbers it has learned")
+    reported: dict[str, float] = Field({}, description="metrics that its authors report, in percent")
+
+
+class FitSplit(Record):
+    """Images for whatever learns: heads, defenses, universal attacks.  Never those that are evaluated."""
+
+    path: LocalPath
+    settings: Settings = {}
+    images: int | None = Field(None, gt=0)
+
+
+class Dataset(Record):
+    """Images and annotations to evaluate on."""
+
+    task: Use
+    format: Name = Field(description="the layout, as the task calls it")
+    path: LocalPath
+    split: str = "test"
+    images: int | None = Field(None, gt=0, description="how many")
+    classes: tuple[str, ...] = Field((), description="names in the order of the labels; empty: the data's own")
+    settings: Settings = Field({}, description="what else the format needs")
+    threat_model: ThreatModelText = Field(description="the usual one on this data, NORM:EPSILON on the [0, 1] scale, such as linf:4/255")
+    default: bool = Field(False, description="what the task alone means")
+    fit: FitSplit | None = None
+    license: str
+    description: str = ""
+
+
+class Head(Record):
+    """A trained head of one backbone on one dataset."""
+
+    backbone: Name
+    dataset: Name
+    kind: Name = Field(description="as the task calls it, such as linear, fcn or fcos")
+    settings: Settings = {}
+    protocol: Literal["frozen", "finetuned", "linear"] = Field(
+        "frozen", description="what was trained: the head alone, or the backbone too"
+    )
+    weights: Weights | None = Field(None, description="frozen: the head's tensors; finetuned: the backbone's too")
+    clean: dict[str, float] = Field({}, description="metrics, in percent, that our own run reproduces without an attack")
+    threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
+    default: bool = Field(False, description="the first choice of this backbone on this dataset")
+    recipe: str = Field("", description="the script or command that trains it again")
+
+
+class Victim(Record):
+    """A whole model, with its own backbone and preprocessing."""
+
+    task: Use
+    reference: str = Field(description="SCHEME:REST, such as mmdet:CONFIG", pattern=r"^[a-z0-9-]+:.")
+    weights: Weights | None = None
+    settings: Settings = {}
+    classes: tuple[str, ...] = ()
+    clean: dict[str, float] = {}
+    threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
+    paper: str = ""
+    license: str = ""
+
+
+class Attack(Record):
+    """A search, what it raises, and its settings."""
+
+    use: Use
+    objective: str = Field("task", description="task, task:LOSS or embedding")
+    settings: Settings = {}
+    restarts: int = Field(1, ge=1)
+    description: str = ""
+    paper: str = ""
+
+
+class Defense(Record):
+    """A way to harden, and the attack inside its training."""
+
+    use: Use
+    attack: Name
+    settings: Settings = {}
+    description: str = ""
+    paper: str = ""
+
+
+class ZooFile(Record):
+    """One zoo.yaml."""
+
+    model_config = ConfigDict(title="sslrob zoo")
+
+    format: Literal[1] = Field(alias="schema", description="of this file")
+    backbones: dict[Name, Backbone] = {}
+    datasets: dict[Name, Dataset] = {}
+    heads: dict[Name, Head] = {}
+    victims: dict[Name, Victim] = {}
+    attacks: dict[Name, Attack] = {}
+    defenses: dict[Name, Defense] = {}
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """The merged zoo.
+
+    Attributes:
+        origins: the file of each entry, by section and name.
+        broken: why a plugin's file was left out, by file.
+    """
+
+    backbones: Mapping[str, Backbone] = field(default_factory=dict)
+    datasets: Mapping[str, Dataset] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    victims: Mapping[str, Victim] = field(default_factory=dict)
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    defenses: Mapping[str, Defense] = field(default_factory=dict)
+    origins: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+    def get(self, kind: str, name: str) -> Any:
+        """The record called `name`.
+
+        Args:
+            kind: "backbone", "dataset", "head", "victim", "attack" or "defense".
+
+        Raises:
+            SslrobError: there is none; suggests close names.
+        """
+        records = self.of(kind)
+        if name not in records:
+            raise unknown(kind, name, records, broken=self.complaints())
+        return records[name]
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """All records of a kind, by name."""
+        records: Mapping[str, Any] = getattr(self, f"{kind}s")
+        return records
+
+    def families(self) -> dict[str, list[str]]:
+        """The backbones of each family, the default first."""
+        found: dict[str, list[str]] = {}
+        for name, record in sorted(self.backbones.items(), key=lambda item: (not item[1].default, item[0])):
+            if record.family is not None:
+                found.setdefault(record.family, []).append(name)
+        return found
+
+    def members(self, word: str) -> list[str]:
+        """The backbones that a word means: the one of this name, else those of this family, the default first.
+
+        Raises:
+            SslrobError: neither a backbone nor a family; suggests close names.
+        """
+        if word in self.backbones:
+            return [word]
+        families = self.families()
+        if word not in families:
+            raise unknown("backbone", word, {*self.backbones, *families}, broken=self.complaints())
+        return families[word]
+
+    def complaints(self) -> list[str]:
+        """A phrase for each plugin's zoo file that was left out."""
+        return [f"{file} ({reason})" for file, reason in self.broken.items()]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a zoo file, for editors and `sslrob zoo schema`."""
+    return ZooFile.model_json_schema()

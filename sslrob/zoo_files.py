@@ -1,0 +1,220 @@
+"""Zoo files: where they lie, how one is read and how all are merged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import platformdirs
+from pydantic import BaseModel, ValidationError
+
+import sslrob
+from sslrob import plugins as plugin_host
+from sslrob import yaml_file
+from sslrob.errors import SslrobError, close_names
+from sslrob.yaml_file import Document
+from sslrob.zoo import Zoo, ZooFile
+
+SECTIONS = {name: name.removesuffix("s") for name in ZooFile.model_fields if name != "format"}
+SCHEMA = "`sslrob zoo schema` prints what each entry may hold"
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One zoo file, on its way into the zoo."""
+
+    document: Document
+    records: ZooFile
+
+    def entries(self) -> Iterator[tuple[str, str, Any]]:
+        """Section, name and record of every entry."""
+        for section in SECTIONS:
+            for name, record in getattr(self.records, section).items():
+                yield section, name, record
+
+    def where(self, *keys: str) -> str:
+        """`FILE:LINE` of an entry."""
+        return f"{self.document.path}:{self.document.line(keys)}"
+
+
+class Misfit(SslrobError):
+    """A file whose entries do not go together with those of the files before it."""
+
+    def __init__(self, part: Part, keys: Key, message: str, *, hint: str) -> None:
+        super().__init__(f"{part.where(*keys)}: {message}", hint=hint)
+        self.part = part
+
+
+def first_party() -> Path:
+    """sslrob's own zoo: inside the installed package, or beside it in a checkout."""
+    folder = Path(sslrob.__file__).parent
+    inside = folder / "zoo.yaml"
+    return inside if inside.exists() else folder.parent / "zoo.yaml"
+
+
+def users(paths: Iterable[Path] = ()) -> list[Path]:
+    """The user's own files: `$SSLROB_ZOO`, then `paths`, then `zoo.yaml` in the platform's configuration folder, if there."""
+    listed = [Path(p).expanduser() for p in os.environ.get("SSLROB_ZOO", "").split(os.pathsep) if p]
+    configured = platformdirs.user_config_path("sslrob") / "zoo.yaml"
+    return [*listed, *(Path(p).expanduser() for p in paths), *([configured] if configured.exists() else [])]
+
+
+def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None) -> Zoo:
+    """The whole zoo: first-party, plugins', the user's.
+
+    A plugin's file that is broken or does not fit harms nothing else: it is left out, and named in `Zoo.broken`.
+
+    Args:
+        paths: further files of the user's, as after `--zoo`.
+        plugins: those of this environment by default.
+
+    Raises:
+        SslrobError: sslrob's or the user's own files are broken, or do not go together.
+    """
+    plugins = plugin_host.installed() if plugins is None else plugins
+    broken: dict[str, str] = {}
+    optional: list[Part] = []
+    for path in _distinct(plugins.zoo_files()):
+        try:
+            optional.append(read(path))
+        except SslrobError as error:
+            broken[str(path)] = str(error)
+    mine = _distinct(users(paths))
+    required = [read(path) for path in [first_party(), *mine]]
+    while True:
+        try:
+            return replace(merge([required[0], *optional, *required[1:]]), broken=broken)
+        except Misfit as error:
+            if error.part not in optional:
+                raise
+            optional.remove(error.part)
+            broken[str(error.part.document.path)] = str(error)
+
+
+def read(path: Path) -> Part:
+    """One file, validated by itself.  Relative paths in it are meant relative to its folder.
+
+    Raises:
+        SslrobError: names file, line, key path and value of the first mistake; the note has the others.
+    """
+    path = path.resolve()
+    document = yaml_file.read(path)
+    try:
+        return Part(document, ZooFile.model_validate({} if document.data is None else document.data, context={"folder": path.parent}))
+    except ValidationError as error:
+        problems = [_problem(document, details) for details in error.errors()]
+        (message, hint), *others = problems
+        note = "; ".join(text for text, _ in others[:5])
+        raise SslrobError(message, hint=hint or SCHEMA, note=note and f"{len(others)} more: {note}") from None
+
+
+def merge(parts: Sequence[Part]) -> Zoo:
+    """The zoo of several files.
+
+    Raises:
+        Misfit: a name is there twice, a head is of nothing, a family or task has two defaults; names the files.
+    """
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    homes: dict[tuple[str, str], Part] = {}
+    for part in parts:
+        for section, name, record in part.entries():
+            if (section, name) in homes:
+                first = homes[section, name].where(section, name)
+                raise Misfit(part, (section, name), f"{SECTIONS[section]} {name!r} is already in {first}", hint="rename one of them")
+            homes[section, name] = part
+            sections[section][name] = record
+    zoo = Zoo(**sections, origins={key: part.document.path for key, part in homes.items()})
+    _check_heads(zoo, homes)
+    _check_families(zoo, homes)
+    _check_defaults(zoo, homes)
+    return zoo
+
+
+def _check_heads(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
+    for name, head in zoo.heads.items():
+        for kind, wanted in (("backbone", head.backbone), ("dataset", head.dataset)):
+            if wanted not in zoo.of(kind):
+                close = close_names(wanted, zoo.of(kind))
+                hint = f"did you mean {close[0]!r}?" if close else f"add {wanted!r} to {kind}s"
+                raise Misfit(homes["heads", name], ("heads", name, kind), f"heads.{name}.{kind}: no {kind} is named {wanted!r}", hint=hint)
+
+
+def _check_families(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
+    for name, record in zoo.backbones.items():
+        family = record.family
+        if family is not None and family in zoo.backbones and zoo.backbones[family].family != family:
+            taken = homes["backbones", family].where("backbones", family)
+            message = f"backbones.{name}.family: {family!r} is also a backbone outside this family, in {taken}"
+            raise Misfit(homes["backbones", name], ("backbones", name, "family"), message, hint="rename the family or the backbone")
+
+
+def _check_defaults(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
+    firsts: dict[tuple[str, ...], str] = {}
+    groups: dict[str, Callable[[Any], tuple[str, ...]]] = {
+        "backbones": lambda record: ("family", str(record.family)),
+        "datasets": lambda record: ("task", record.task),
+        "heads": lambda record: ("backbone and dataset", record.backbone, record.dataset),
+    }
+    for section, group in groups.items():
+        for name, record in getattr(zoo, section).items():
+            if not record.default:
+                continue
+            first = firsts.setdefault((section, *group(record)), name)
+            if first != name:
+                what, *whose = group(record)
+                there = homes[section, first].where(section, first)
+                whom = f"{what} {' and '.join(map(repr, whose))}"
+                message = f"{section}.{name}.default: a second default of the {whom}, after {first!r} in {there}"
+                raise Misfit(homes[section, name], (section, name, "default"), message, hint="keep one default")
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    return list(dict.fromkeys(path.resolve() for path in paths))
+
+
+def _problem(document: Document, details: Any) -> tuple[str, str]:
+    """What is wrong, where, and a hint, which may be empty."""
+    keys = list(details["loc"])
+    key = str(keys[-1]) if keys else ""
+    place = f"{document.path}:{document.line(keys)}"
+    path = ".".join(map(str, keys))
+    match details["type"]:
+        case "extra_forbidden":
+            close = close_names(key, _known_keys(keys[:-1]))
+            return f"{place}: {path}: unknown key {key!r}", f"did you mean {close[0]!r}?" if close else ""
+        case "missing":
+            parent = ".".join(map(str, keys[:-1])) or "the file"
+            return f"{place}: {parent} has no {key!r}", f"add {key}: ..."
+        case _ if key == "[key]":
+            return f"{place}: {keys[0]}: {keys[-2]!r} is not a valid name", "use lower case letters, digits and . + _ -"
+        case "model_type" | "dict_type" | "model_attributes_type":
+            return f"{place}: {path or 'the file'} is not a mapping of keys to values, got {_short(details['input'])}", ""
+    reason = details["msg"][:1].lower() + details["msg"][1:]
+    return f"{place}: {path}: {reason}, got {_short(details['input'])}", details.get("ctx", {}).get("hint", "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _known_keys(keys: Sequence[str | int]) -> list[str]:
+    """What may stand in the mapping that `keys` leads to."""
+    record: type[BaseModel] = ZooFile
+    for key in [*keys[:1], *keys[2:]]:  # the second key is an entry's name
+        found = _record_in(record.model_fields[str(key)].annotation) if key in record.model_fields else None
+        if found is None:
+            return []
+        record = found
+    return [entry.alias or name for name, entry in record.model_fields.items()]
+
+
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    """The first record type inside an annotation such as `dict[str, Backbone]` or `Weights | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _record_in(part))), None)
