@@ -266,7 +266,7 @@ def _known_attack(name: str, zoo: Zoo, plugins: Plugins) -> str:
     bare = name.rpartition("/")[2]
     registered = {c.name for c in plugins.of("attack")}
     if bare not in registered:
-        raise unknown("attack", name, {*zoo.attacks, *registered}, broken=[*plugins.complaints(), *zoo.complaints()])
+        raise unknown("attack", name, {*zoo.attacks, *registered}, broken=dict.fromkeys([*plugins.complaints(), *zoo.complaints()]))
     return name
 
 

@@ -58,11 +58,12 @@ class Run:
         with telling_of_the_disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         before = self.record() if self.record_path.exists() else {}
-        if before and before["spec"] != spec:
+        if before and before.get("id") != id:
             raise SslrobError(
                 f"{str(self.folder)!r} holds the run of another question", hint="choose another --runs folder, or move it away"
             )
-        self._write({**before, "format": FORMAT, "status": "started", "spec": spec, "provenance": provenance})
+        self._write({**before, "format": FORMAT, "status": "started", "id": id, "spec": spec, "provenance": provenance})
+        return before
 
     def record(self) -> dict[str, Any]:
         """What run.json says.

@@ -39,13 +39,16 @@ def complete(cls: type, given: Mapping[str, Any], overrides: Sequence[str], what
         raise SslrobError(f"{what}: {cls.__qualname__} is no dataclass of settings: {error}", hint=hint) from error
     values = {**given, **texts}
     try:
-        valid = adapter.validate_python(values)
-    except ValidationError as error:  # a second try for what no text can be: null, lists, mappings
-        again = {key: _parsed(texts[key]) for key in {str(e["loc"][0]) for e in error.errors() if e["loc"]} & texts.keys()}
         try:
-            valid = adapter.validate_python({**values, **again})
-        except ValidationError:
-            raise _wrong_setting(error, adapter, what) from None
+            valid = adapter.validate_python(values)
+        except ValidationError as error:  # a second try for what no text can be: null, lists, mappings
+            wrong = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
+            try:
+                valid = adapter.validate_python({**values, **{key: _parsed(texts[key]) for key in wrong & texts.keys()}})
+            except ValidationError:
+                raise _wrong_setting(error, adapter, what) from None
+    except TypeError as error:
+        raise SslrobError(f"{what} cannot be made: {error}", hint="tell the author of its plugin") from error
     settings: Settings = adapter.dump_python(valid, mode="json")
     return settings
 
@@ -67,4 +70,6 @@ def _wrong_setting(error: ValidationError, adapter: TypeAdapter[Any], what: str)
         return SslrobError(f"{what} has no setting {key!r}", hint=hint)
     place = ".".join(map(str, first["loc"]))
     reason = first["msg"][:1].lower() + first["msg"][1:]
+    if not key:
+        return SslrobError(f"{what}: {reason}", hint="change its settings with --set KEY=VALUE, or in the zoo entry")
     return SslrobError(f"setting {place!r} of {what}: {reason}, got {first['input']!r}", hint=f"change --set {key}=VALUE, or the zoo entry")

@@ -61,7 +61,7 @@ class ThreatModel(ABC):
         """(n,) bool: in [0, 1] and within epsilon, with slack for the rounding of the number format alone."""
         inside = ((images >= 0) & (images <= 1)).flatten(1).all(1)
         moved = (images != origin).flatten(1)
-        slack = self.slack(moved, torch.finfo(images.dtype).eps)
+        slack = self.slack(moved, max(torch.finfo(images.dtype).eps, TINY))  # float64: distances and projections are float64 too
         return inside & (self.distance(images, origin) <= self.epsilon + slack)
 
 
@@ -93,7 +93,10 @@ class L2(ThreatModel):
         return _move(images, origin).square().sum(1).sqrt()
 
     def steepest(self, gradient: Tensor, images: Tensor, size: float = 1.0) -> Tensor:
-        return gradient * per_image(size * self.epsilon / gradient.flatten(1).norm(dim=1).clamp_min(TINY), gradient)
+        flat = gradient.flatten(1).nan_to_num(0, 0, 0)
+        flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)  # squares of 1e-30 would vanish
+        length: Tensor = flat.norm(dim=1, keepdim=True)
+        return (flat * (size * self.epsilon / length.clamp_min(TINY))).view_as(gradient)
 
     def project(self, images: Tensor, origin: Tensor) -> Tensor:
         """The nearest point has moves min(t·|wish|, room) with one t an image (the KKT conditions); t solves a sorted quadratic."""
@@ -127,7 +130,7 @@ class L1(ThreatModel):
 
     def steepest(self, gradient: Tensor, images: Tensor, size: float = 1.0) -> Tensor:
         """The values with the largest gradients, each as far as the range [0, 1] lets it, until the length is used up."""
-        g, x = gradient.flatten(1), images.detach().flatten(1)
+        g, x = gradient.flatten(1).nan_to_num(0, 0, 0), images.detach().flatten(1)
         room = torch.where(g > 0, 1 - x, x) * (g != 0)
         order = g.abs().argsort(dim=1, descending=True)
         ordered = room.gather(1, order).double()

@@ -105,7 +105,7 @@ class FitSplit(Record):
     """Images for whatever learns: heads, defenses, universal attacks.  Never those that are evaluated."""
 
     path: LocalPath
-    settings: Settings = {}
+    settings: Settings = Field({}, description="in addition to the dataset's")
     images: int | None = Field(None, gt=0)
 
 
@@ -199,6 +199,7 @@ class Zoo:
     Attributes:
         origins: the file of each entry, by section and name.
         broken: why a plugin's file was left out, by file.
+        absent: a phrase for each plugin that did not load, and whose entries may be missed.
     """
 
     backbones: Mapping[str, Backbone] = field(default_factory=dict)
@@ -209,6 +210,7 @@ class Zoo:
     defenses: Mapping[str, Defense] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     def get(self, kind: str, name: str) -> Any:
         """The record called `name`.
@@ -251,8 +253,8 @@ class Zoo:
         return families[word]
 
     def complaints(self) -> list[str]:
-        """A phrase for each plugin's zoo file that was left out."""
-        return [f"{file} ({reason})" for file, reason in self.broken.items()]
+        """A phrase for each plugin that did not load, and for each zoo file that was left out."""
+        return [*self.absent, *(f"{file} ({reason})" for file, reason in self.broken.items())]
 
 
 def schema() -> dict[str, Any]:

@@ -87,7 +87,7 @@ def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None)
     required = [read(path) for path in [first_party(), *mine]]
     while True:
         try:
-            return replace(merge([required[0], *optional, *required[1:]]), broken=broken)
+            return replace(merge([required[0], *optional, *required[1:]]), broken=broken, absent=tuple(plugins.complaints()))
         except Misfit as error:
             if error.part not in optional:
                 raise
@@ -118,7 +118,7 @@ def merge(parts: Sequence[Part]) -> Zoo:
     Raises:
         Misfit: a name is there twice, a head is of nothing, a family or task has two defaults; names the files.
     """
-    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    sections: dict[str, Any] = {section: {} for section in SECTIONS}
     homes: dict[tuple[str, str], Part] = {}
     for part in parts:
         for section, name, record in part.entries():

@@ -25,12 +25,12 @@ def attack_it(attack, batch, victim, threat_model, *, name="task", streams=None)
 @NORMS
 @pytest.mark.parametrize("attack", [FGSM(), PGD(), PGD(random_start=False), Restarts(PGD(), 2)], ids=str)
 def test_gradient_attacks_win_just_beyond_the_robust_radius(attack, norm):
-    """The gradient of a linear victim is the same everywhere, so even one step must reach the border: 1 % beyond it."""
+    """The gradient of a linear victim is the same everywhere, so even one step must reach the border: 5 % beyond it."""
     toy = toys()["classification"]
     batch = toy.batch()
     for i, radius in enumerate(toy.victim.radius(batch.images, norm).tolist()):
         one = batch[torch.arange(6) == i]
-        for factor, wins in ((0.99, False), (1.01, True)):
+        for factor, wins in ((0.99, False), (1.05, True)):
             found, _ = attack_it(attack, one, toy.victim, norm(factor * radius))
             assert bool(toy.victim.fooled(toy.victim(found), one.targets)) == wins
 
@@ -114,21 +114,20 @@ def test_pgd_stops_when_all_are_fooled():
     assert cost.forwards.max() <= 2 * COMPACT_EVERY + 2
 
 
-def test_pgd_keeps_its_best_iterate():
-    """A victim that is only wrong in a narrow band: a step beyond it is worse, so the last image is not the one to return."""
+@pytest.mark.parametrize("floor", [-0.1, 0.1], ids=["fooled-on-the-way", "never-fooled"])
+def test_pgd_keeps_its_best_iterate(floor):
+    """The ascent runs through a narrow band of lowest quality and far beyond it, so its last image is not the one to return."""
 
     class Band(LinearVictim):
         def quality(self, outputs, targets):
-            return (super().quality(outputs, targets) - 1).abs() - 0.1
+            return (super().quality(outputs, targets) - 1).abs() + floor
 
         def loss(self, outputs, targets, name, progress):
             return -super().quality(outputs, targets)
 
-    batch = toys()["classification"].batch()
-    victim = Band()
-    attack = PGD(steps=60, step_size=0.05, random_start=False)
-    found, _ = attack_it(attack, batch, victim, Linf(0.06))
-    assert victim.fooled(victim(found), batch.targets).all()
+    batch, victim = toys()["classification"].batch(), Band()
+    found, _ = attack_it(PGD(steps=60, step_size=0.02, random_start=False), batch, victim, Linf(0.06))  # 0.18 of margin a step
+    assert (victim.quality(victim(found), batch.targets) < floor + 0.1).all()
 
 
 @pytest.mark.parametrize("read_every", [1, 3])

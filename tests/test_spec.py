@@ -39,8 +39,13 @@ class Classification(Task):
     heads = ("linear",)
 
 
+class Concrete(Attack):
+    def perturb(self, objective: Any, images: Any, threat_model: Any, *, streams: Any) -> Any:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class PGD(Attack):
+class PGD(Concrete):
     steps: Annotated[int, Field(ge=1)] = 20
     step_size: float = 0.25
     random_start: bool = True
@@ -50,7 +55,7 @@ class PGD(Attack):
 
 
 @dataclass(frozen=True)
-class BoxAttack(Attack):
+class BoxAttack(Concrete):
     tasks: ClassVar[frozenset[str] | None] = frozenset({"detection"})
 
 
@@ -452,16 +457,39 @@ def test_a_class_that_is_no_dataclass_of_settings() -> None:
     class Plain:
         pass
 
-    with pytest.raises(SslrobError, match="attack 'plain': .*Plain is no dataclass"):
+    with pytest.raises(SslrobError, match=r"attack 'plain': .*Plain is no dataclass"):
         complete(Plain, {}, [], "attack 'plain'")
 
 
 def test_settings_without_a_default_are_asked_for() -> None:
     @dataclass(frozen=True)
-    class Needy(Attack):
+    class Needy(Concrete):
         size: int
 
     with pytest.raises(SslrobError, match="setting 'size' of attack 'needy'"):
         complete(Needy, {}, [], "attack 'needy'")
     given: dict[str, JsonValue] = {"size": 3}
     assert complete(Needy, given, [], "attack 'needy'") == {"size": 3}
+
+
+def test_a_class_that_cannot_be_made() -> None:
+    @dataclass(frozen=True)
+    class Half(Attack):
+        pass
+
+    with pytest.raises(SslrobError, match=r"attack 'half' cannot be made: .*perturb"):
+        complete(Half, {}, [], "attack 'half'")
+
+
+def test_settings_that_contradict_each_other() -> None:
+    @dataclass(frozen=True)
+    class Picky(Concrete):
+        low: int = 0
+        high: int = 1
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+
+    with pytest.raises(SslrobError, match=r"^attack 'picky': value error, low is above high$"):
+        complete(Picky, {}, ["low=5"], "attack 'picky'")

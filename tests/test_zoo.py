@@ -317,6 +317,9 @@ def test_a_plugin_that_cannot_say_which_files_it_brings_harms_no_other(tmp_path:
     plugins.add(Broken(), "sslrob-broken 0.1")
     assert set(zoo_files.load([], plugins).heads) == {"mini-swav-scenes"}
     assert plugins.broken == {"sslrob-broken 0.1": "FileNotFoundError: no data here"}
+    with pytest.raises(SslrobError, match="no dataset is named 'theirs'") as caught:
+        zoo_files.load([], plugins).get("dataset", "theirs")
+    assert "sslrob-broken 0.1 (FileNotFoundError: no data here)" in caught.value.note
 
 
 def test_the_users_broken_file_is_an_error_and_so_is_a_clash_with_a_plugin(tmp_path: Path) -> None:

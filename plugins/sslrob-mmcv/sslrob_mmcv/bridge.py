@@ -6,8 +6,10 @@ that its own normalisation maps to zero. It takes its place in a config as ``dic
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -147,7 +149,7 @@ def build(registry: Registry, config: Mapping[str, Any]) -> nn.Module:
     logger.setLevel("WARNING")  # init_weights() tells of every parameter
     try:
         # the scope: models look up their data_preprocessor in the root registry; the warnings: about their own losses and deprecations
-        with registry.switch_scope_and_registry(registry.scope), warnings.catch_warnings():
+        with registry.switch_scope_and_registry(registry.scope), warnings.catch_warnings(), redirect_stdout(sys.stderr):  # some print
             warnings.simplefilter("ignore", UserWarning)
             model = registry.build(ConfigDict(config))  # attribute access: test_cfg.mode
             model.init_weights()

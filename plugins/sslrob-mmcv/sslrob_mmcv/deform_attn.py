@@ -84,4 +84,4 @@ def _attend(level: Level, value: Tensor, locations: Tensor, weights: Tensor) -> 
     grid = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
     samples = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     weighted = samples * weights.transpose(1, 2).flatten(0, 1)[:, None]
-    return weighted.sum(dim=-1).unflatten(0, (images, heads)).permute(0, 3, 1, 2)
+    return weighted.sum(dim=-1).view(images, heads, channels, -1).permute(0, 3, 1, 2)

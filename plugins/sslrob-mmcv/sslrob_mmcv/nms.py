@@ -21,7 +21,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         return boxes.new_empty(0, dtype=torch.long)
     if offset:
         boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1)
-    return torchvision.ops.nms(boxes, scores, iou_threshold)
+    kept: Tensor = torchvision.ops.nms(boxes, scores, iou_threshold)
+    return kept
 
 
 def softnms(

@@ -49,7 +49,7 @@ class Swav:
 
 
 SUPERVISED = Supervised(
-    schedule=Schedule(steps=2400, learning_rate=3e-3, weight_decay=0.02),
+    schedule=Schedule(steps=1500, learning_rate=3e-3, weight_decay=0.02),
     placing=Placing(),
     view=Cropping(size=64, area=(0.6, 1.0), spread=0.2),
     colours=Recolouring(strength=0.5, grey=0.1, blur=0.2),
@@ -57,7 +57,7 @@ SUPERVISED = Supervised(
 )
 
 SWAV = Swav(
-    schedule=Schedule(steps=2000, learning_rate=2e-3, weight_decay=1e-4),
+    schedule=Schedule(steps=1000, learning_rate=2e-3, weight_decay=1e-4),
     placing=Placing(scale=(0.55, 1.0)),
     full=Cropping(size=48, area=(0.4, 1.0), spread=0.3),
     local=Cropping(size=24, area=(0.12, 0.35), spread=0.5),
