@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from sslrob import weights, zoo
 from sslrob.backbone import Backbone
 from sslrob.builtin.restarts import Restarts
 from sslrob.errors import SslrobError
 from sslrob.plugins import Plugins, installed
+from sslrob.settings import complete
 from sslrob.task import Task, Victim
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def victim(
         if head.weights is None:
             raise SslrobError(f"head {name!r} has no weights", hint="add them to its zoo entry")
         state = weights.read(head.weights)
-    weights.load_head(built, state, what=f"head {name!r}")
+    found = weights.load_head(built, state, what=f"head {name!r}")
+    if (found == "finetuned") != (head.protocol == "finetuned"):
+        raise SslrobError(f"head {name!r} is recorded as {head.protocol}, but its weights are {found}", hint="correct protocol in its zoo entry")
     return built.eval()
 
 
@@ -102,11 +105,5 @@ def attack(use: str, settings: Mapping[str, Any], *, restarts: int = 1, plugins:
         SslrobError: a setting that it does not have, or of the wrong type.
     """
     kind = (plugins or installed()).get("attack", use)
-    try:
-        built: Attack = TypeAdapter(kind).validate_python(dict(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SslrobError(
-            f"setting {'.'.join(map(str, first['loc']))!r} of attack {use!r}: {first['msg']}", hint="sslrob attacks list"
-        ) from None
+    built: Attack = TypeAdapter(kind).validate_python(complete(kind, settings, (), f"attack {use!r}"))
     return built if restarts == 1 else Restarts(built, restarts)

@@ -7,23 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from pydantic import ValidationError
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from sslrob.errors import SslrobError, unknown
 from sslrob.runs import Run
 from sslrob.spec import Spec
+from sslrob.table import aligned, table
 
 Record = Mapping[str, Any]
 VERDICTS = {"clean": "clean", "robust": "robust", "rounded": "robust, as 8-bit files"}
 WEAKNESS = {
-    "noise": "Random noise is a control, the floor that any attack has to beat.  ",
-    "fgsm": "A single gradient step is a weak attack.  ",
-    "pgd": "PGD alone is one search from a random start.  ",
+    "noise": "Random noise is a control, the floor that any attack has to beat.",
+    "fgsm": "A single gradient step is a weak attack.",
+    "pgd": "PGD alone is one search, from random starts.",
 }
-CAVEAT = "An upper bound on robustness: {weakness}A stronger attack may find a lower number, none can make it higher."
+CAVEAT = "An upper bound on robustness, by this one attack: a stronger one may find less."
 
 
 def find(word: str, runs: Path) -> Path:
@@ -72,58 +71,50 @@ def sentence(record: Record) -> str:
         return Path(record["folder"]).name
 
 
-def show(record: Record) -> RenderableType:
-    """One run: metrics with 95 % intervals, attack success rate, cost, flags, and what the number is worth."""
-    head = Text(sentence(record), style="bold")
-    if "results" not in record:
-        return Group(head, *_unfinished(record))
-    parts: list[RenderableType] = [
-        head,
-        Text(),
-        _metrics(record),
-        Text(),
-        _figures(record),
-        Text(),
-        *_flags(record),
-        Text(),
-        _caveat(record),
-    ]
+def show(record: Record, *, titled: bool = True) -> str:
+    """One run: metrics with 95 % intervals, attack success rate, cost, flags, and what the number is worth.
+
+    Args:
+        titled: under the sentence that says what was evaluated.
+    """
+    parts = [typer.style(sentence(record), bold=True)] if titled else []
+    if "results" in record:
+        weakness = WEAKNESS.get(record["spec"]["attack"]["use"].rpartition("/")[2], "")
+        parts += [_metrics(record), aligned(list(_figures(record))), f"{CAVEAT}  {weakness}".rstrip()]
     if record["status"] != "finished":
-        parts += [Text(), *_unfinished(record)]
-    return Group(*parts, Text(), _places(record))
+        parts.append(_unfinished(record))
+    places = list(_places(record))
+    return "\n\n".join([*parts, *([aligned(places)] if places else [])])
 
 
-def _metrics(record: Record) -> Table:
+def _metrics(record: Record) -> str:
     results, headline = record["results"], record["headline"]
-    table = Table(box=None, pad_edge=False, padding=(0, 4, 0, 0))
-    table.add_column("")
-    for title in VERDICTS.values():
-        table.add_column(title, no_wrap=True)
-    for name in sorted(results["clean"], key=lambda name: name != headline):
-        table.add_row(name, *(estimate(results[verdict].get(name)) for verdict in VERDICTS), style="bold" if name == headline else "")
-    return table
+    names = sorted(results["clean"], key=lambda name: name != headline)
+    rows = [[name, *(estimate(results[verdict].get(name)) for verdict in VERDICTS)] for name in names]
+    return table(["in %, 95 % interval", *VERDICTS.values()], rows)
 
 
 def estimate(metric: Mapping[str, float | None] | None) -> str:
-    """`31.2  [28.0, 34.1]`; a dash for what is not defined."""
+    """`31.2 [28.0, 34.1]`; a dash for what is not defined."""
     if not metric or metric["value"] is None:
         return "–"
-    return f"{metric['value']:5.1f}  [{metric['low']:.1f}, {metric['high']:.1f}]"
+    return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
 
 
-def _figures(record: Record) -> Table:
-    results = record["results"]
+def _figures(record: Record) -> Iterator[tuple[str, str]]:
+    results, spec = record["results"], record["spec"]
     success, cost, distance = results["attack_success_rate"], results["cost"], results["distance"]
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 4, 0, 0))
-    rows = {
-        "attack success rate": f"{estimate(success).strip()} % of the {_images(success['n'])} that were right when clean",
-        "cost": f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an attacked image",
-        "distance": f"{distance['mean']:.4g} on average, {distance['max']:.4g} at most",
-        "images": f"{results['images']}, in {duration(record['seconds'])}" if "seconds" in record else str(results["images"]),
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    yield "attack success rate", f"{estimate(success)} % of the {_images(success['n'])} that were right when clean"
+    yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked"
+    linf = spec["threat_model"].startswith("linf:")
+    mean, largest = (f"{255 * value:.3g}/255" if linf else f"{value:.4g}" for value in (distance["mean"], distance["max"]))
+    yield "distance", f"{mean} on average, {largest} at most"
+    of_all = f" of {spec['dataset']['images']}" if spec["dataset"].get("images") else ""
+    yield "images", f"{results['images']}{of_all}" + (f", in {duration(record['seconds'])}" if "seconds" in record else "")
+    for i, flag in enumerate(record["flags"]):
+        yield "" if i else "flags", typer.style(flag["name"], fg="red", bold=True) + f": {flag['evidence']}"
+    if not record["flags"]:
+        yield "flags", "none"
 
 
 def _images(n: int) -> str:
@@ -138,59 +129,35 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _flags(record: Record) -> Iterator[RenderableType]:
-    if not record["flags"]:
-        yield Text("no flags", style="green")
-    for flag in record["flags"]:
-        yield Text.assemble((f"flag {flag['name']}", "bold red"), f": {flag['evidence']}")
-
-
-def _caveat(record: Record) -> Text:
-    weakness = WEAKNESS.get(record["spec"]["attack"]["use"].rpartition("/")[2], "")
-    return Text(CAVEAT.format(weakness=weakness[:1].lower() + weakness[1:] if weakness else ""), style="italic")
-
-
-def _places(record: Record) -> Table:
+def _places(record: Record) -> Iterator[tuple[str, str]]:
     folder = Path(record["folder"])
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 4, 0, 0))
-    overview = folder / "pictures" / "overview.png"
-    for name, path in (("pictures", overview), ("rows", folder / "images.jsonl"), ("record", folder / "run.json")):
-        if path.exists():
-            table.add_row(name, Text(str(path), overflow="fold"))
-    return table
+    for name, path in (("pictures", "pictures/overview.png"), ("rows", "images.jsonl"), ("record", "run.json")):
+        if (folder / path).exists():
+            yield name, str(folder / path)
 
 
-def _unfinished(record: Record) -> Iterator[Text]:
-    done = f"{_images(record['rows'])} done" if "rows" in record else ""
+def _unfinished(record: Record) -> str:
+    """Why a run has not ended, how far it is, and how to go on."""
+    done = f"{_images(record['rows'])} done"
     if record["status"] == "failed":
-        yield Text.assemble(
-            ("failed", "bold red"), f" after {done}: {record.get('error', 'unknown reason')}" if done else f": {record.get('error')}"
-        )
+        told = f"{typer.style('failed', fg='red', bold=True)}, {done}: {record.get('error', 'it is not recorded why')}"
     else:
-        yield Text.assemble(("not finished", "bold yellow"), f": {done}; it is running, or was stopped")
+        told = f"{typer.style('not finished', fg='yellow', bold=True)}, {done}: it is running, or was stopped"
     command = record.get("provenance", {}).get("command")
-    if command:
-        yield Text(f"the same command goes on where it stopped: sslrob {shlex.join(command)}")
+    return f"{told}\nthe same command goes on where it stopped: sslrob {shlex.join(command)}" if command else told
 
 
-def compare(records: Sequence[Record]) -> Table:
+def compare(records: Sequence[Record]) -> str:
     """Several runs, one a row."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("run", "attack", "threat model", "images", "metric", "clean", "robust", "attack success rate", "flags"):
-        table.add_column(title, overflow="fold", no_wrap=title not in ("run", "flags"), justify="right" if title == "images" else "left")
-    for record in records:
-        spec, name = record["spec"], Path(record["folder"]).name
-        asked = (name, spec["attack"]["id"], spec["threat_model"])
-        if "results" not in record:
-            table.add_row(*asked, str(record.get("rows", "")), "", record["status"])
-            continue
-        results, headline = record["results"], record["headline"]
-        table.add_row(
-            *asked,
-            str(results["images"]),
-            headline,
-            *(estimate(results[verdict].get(headline)) for verdict in ("clean", "robust")),
-            estimate(results["attack_success_rate"]),
-            ", ".join(flag["name"] for flag in record["flags"]) or "none",
-        )
-    return table
+    header = ("run", "threat model", "images", "metric", "clean", "robust", "attack success", "flags")
+    return table(header, [_row(record) for record in records])
+
+
+def _row(record: Record) -> Sequence[str]:
+    name, radius = Path(record["folder"]).name, record["spec"]["threat_model"]
+    if "results" not in record:
+        return (name, radius, str(record["rows"]), "", "", "", "", "not finished" if record["status"] == "started" else record["status"])
+    results, headline = record["results"], record["headline"]
+    clean, robust = (estimate(results[verdict].get(headline)) for verdict in ("clean", "robust"))
+    flags = ", ".join(flag["name"] for flag in record["flags"]) or "none"
+    return (name, radius, str(results["images"]), headline, clean, robust, estimate(results["attack_success_rate"]), flags)

@@ -61,7 +61,7 @@ class ThreatModel(ABC):
         """(n,) bool: in [0, 1] and within epsilon, with slack for the rounding of the number format alone."""
         inside = ((images >= 0) & (images <= 1)).flatten(1).all(1)
         moved = (images != origin).flatten(1)
-        slack = self.slack(moved, max(torch.finfo(images.dtype).eps, TINY))  # float64: distances and projections are float64 too
+        slack = self.slack(moved, torch.finfo(images.dtype).eps).double()
         return inside & (self.distance(images, origin) <= self.epsilon + slack)
 
 

@@ -17,8 +17,8 @@ def doctor(zoo: Zoos = None, as_json: Json = False) -> None:
 
     The exit code is 1 if something is broken.
     """
-    from sslrob.cli.table import table
     from sslrob.doctor import examine
+    from sslrob.table import table
 
     checks = examine(zoo or ())
     broken = any(check.state == "broken" for check in checks)

@@ -100,7 +100,7 @@ def evaluate(
         else:
             from sslrob.execute import run
 
-            typer.secho(spec.sentence(), bold=True, err=True)
+            typer.secho(spec.sentence(), bold=True)
             with _progress(as_json) as progress:
                 record = run(
                     spec, runs=runs, limit=limit, batch_size=batch_size, shards=shards, device=device, pictures=pictures, progress=progress
@@ -112,11 +112,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(record))
     else:
-        from rich.console import Console
-
         from sslrob.report import show
 
-        Console().print(show(record))
+        typer.echo(f"\n{show(record, titled=False)}")
     if strict and record["flags"]:
         names = ", ".join(flag["name"] for flag in record["flags"])
         raise Suspect(f"the result carries {len(record['flags'])} flags: {names}", hint="read the evidence above before you quote it")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typer.core import TyperCommand
-
-if TYPE_CHECKING:
-    Context = Formatter = Any  # typer brings its own parser, whose classes have no public names
 
 
 class Grouped(TyperCommand):
     """A command whose help groups the options by their `rich_help_panel`."""
 
-    def format_options(self, ctx: Context, formatter: Formatter) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             told = parameter.get_help_record(ctx)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sslrob.cli.options import Json, Zoos
-from sslrob.cli.table import table
 from sslrob.cli.zoo import load, task_of, tasks_of
+from sslrob.table import table
 
 if TYPE_CHECKING:
     from sslrob.plugins import Component, Plugins

@@ -24,11 +24,9 @@ def report(
         for record in records:
             typer.echo(json.dumps(record))
         return
-    from rich.console import Console
-
     if not records:
         typer.echo(f"no runs in {runs}; make one: sslrob eval --backbone swav --task detection --attack pgd")
     elif len(records) == 1:
-        Console().print(show(records[0]))
+        typer.echo(show(records[0]))
     else:
-        Console().print(compare(records))
+        typer.echo(compare(records))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sslrob.cli.options import Json, Zoos
-from sslrob.cli.table import table
+from sslrob.table import table
 
 if TYPE_CHECKING:
     from sslrob.zoo import Zoo

@@ -35,6 +35,7 @@ class Model(BaseModule):
         self.scope = DefaultScope.get_current_instance().scope_name
         self.backbone = registry.build(backbone)
         self.norm = nn.SyncBatchNorm(4)
+        print("a model that talks")
 
     def forward(self, images):
         return self.norm(self.backbone(images)[0])
@@ -89,12 +90,13 @@ def test_models_of_images_read_as_rgb_are_refused():
         Prepare.like(nn.Module(), {"rgb_to_bgr": True})
 
 
-def test_building_keeps_the_backbone_and_the_scope(registry):
+def test_building_keeps_the_backbone_the_scope_and_the_output(registry, capsys):
     backbone, before = Toy(), DefaultScope.get_current_instance()
     weights = backbone.conv.weight.clone()
     model = build(registry, {"type": "Model", "backbone": {"type": "sslrob", "backbone": backbone}, "registry": registry})
     assert model.scope == "toyscope"
     assert DefaultScope.get_current_instance() is before
+    assert not capsys.readouterr().out
     assert isinstance(model.backbone, Maps)
     assert model.backbone.backbone is backbone
     assert torch.equal(backbone.conv.weight, weights)

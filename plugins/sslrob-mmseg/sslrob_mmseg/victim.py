@@ -43,14 +43,15 @@ class Segmentor(Victim):
         return inner.backbone if isinstance(inner, Maps) else None
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self.draws:
-            return self._logits(images)
-        with torch.random.fork_rng([images.device] if images.is_cuda else []):
-            return torch.cat([self._logits(image, seed=0) for image in images.split(1)])
+        return torch.cat([self._repeatable(image) for image in images.split(1)]) if self.draws else self._logits(images)
 
-    def _logits(self, images: Tensor, seed: int | None = None) -> Tensor:
-        if seed is not None:
-            torch.manual_seed(seed)
+    def _repeatable(self, image: Tensor) -> Tensor:
+        """The logits of one image (1, 3, h, w), with the same random numbers every time."""
+        with torch.random.fork_rng([image.device] if image.is_cuda else []):
+            torch.manual_seed(0)
+            return self._logits(image)
+
+    def _logits(self, images: Tensor) -> Tensor:
         h, w = images.shape[-2:]
         x = self.prepare(images)
         size = tuple(x.shape[-2:])

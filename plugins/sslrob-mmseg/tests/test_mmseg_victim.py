@@ -145,6 +145,24 @@ def test_an_image_alone_is_an_image_in_a_batch_and_twice_the_same(compose, scene
     assert together[1].flatten(1).any(1).all()
 
 
+class Drawing(Echo):
+    """Its logits are its input and noise, as heads that start from random bases have it."""
+
+    rand_init = True
+
+    def inference(self, x, metas):
+        return x + torch.rand_like(x)
+
+
+def test_heads_that_draw_do_so_repeatably_and_for_each_image_alike(pixels):
+    victim, (logits, labels) = Segmentor(Drawing(), Prepare()), pixels
+    torch.manual_seed(3)
+    together, again = (look(victim, logits, list(labels), "ce")[0] for _ in range(2))
+    assert torch.equal(together, again)
+    assert torch.equal(together[1:], look(victim, logits[1:], list(labels[1:]), "ce")[0])
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(3)))
+
+
 @pytest.mark.parametrize("kind", ["fcn", "upernet"])
 def test_logits_have_the_images_size_whatever_it_is(compose, scenes, kind):
     victim = compose(kind).eval()

@@ -13,7 +13,7 @@ NARROWEST = 24  # columns that the last cell may be squeezed into
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns; the last one wraps at the edge of the terminal, where there is one.  Columns without a value are left out."""
+    """Aligned columns under bold names; the last one wraps at the edge of the terminal, where there is one.  Empty columns are left out."""
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
     cells = [[row[i] for i in kept] for row in rows]
     names = [header[i] for i in kept]
@@ -29,3 +29,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return GAP.join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def aligned(pairs: Sequence[tuple[str, str]]) -> str:
+    """What each name stands for, the values below each other."""
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name:{width}}{GAP}{value}" for name, value in pairs)
