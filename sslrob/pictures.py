@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 288  # pixels that the longer side of a panel has at least
 GAP = 6
-CAPTION = 22
+CAPTION, TEXT = 22, 13
 PAPER, INK = "white", "black"
 OVERVIEW = "overview.png"
 MOST = 32  # pictures in the contact sheet
@@ -115,14 +115,16 @@ def _enlarged(pixels: Pixels, scale: int) -> Image.Image:
 
 def _panel(pixels: Pixels, caption: str, scale: int, task: Task, prediction: Any, classes: Sequence[str]) -> Image.Image:
     image = _enlarged(pixels, scale)
-    task.draw(ImageDraw.Draw(image, "RGBA"), prediction, classes=classes, scale=scale)
+    canvas = ImageDraw.Draw(image, "RGBA")
+    canvas.font = ImageFont.load_default(size=TEXT)
+    task.draw(canvas, prediction, classes=classes, scale=scale)
     return _captioned(image, caption)
 
 
 def _captioned(image: Image.Image, caption: str) -> Image.Image:
     framed = Image.new("RGB", (image.width, image.height + CAPTION), PAPER)
     framed.paste(image, (0, CAPTION))
-    ImageDraw.Draw(framed).text((2, 3), caption, fill=INK, font=ImageFont.load_default(size=13))
+    ImageDraw.Draw(framed).text((2, 3), caption, fill=INK, font=ImageFont.load_default(size=TEXT))
     return framed
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sslrob.errors import SslrobError
 from sslrob.plugins import Plugins
 from sslrob.zoo import Zoo
+
+if TYPE_CHECKING:
+    from sslrob.data import Dataset
+    from sslrob.task import Row, Task, Victim
 
 KINDS = ("backbone", "head", "dataset")
 BATCH = 32  # images
@@ -90,8 +94,6 @@ def _dataset(name: str, zoo: Zoo, plugins: Plugins) -> str:
 def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> tuple[str, str]:
     """What was found, and what is wrong with the metrics."""
     from sslrob import assemble, trust
-    from sslrob.data import batches
-    from sslrob.evaluate import at_rest, judge
 
     record = zoo.heads[name]
     dataset = zoo.datasets[record.dataset]
@@ -102,14 +104,23 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> 
     victim = assemble.victim(record, body, task, classes=classes, name=name).to(device)
     if not metrics:
         return f"fits {record.backbone}", ""
-    rows = []
-    with at_rest(victim):
-        for batch in batches(data, BATCH):
-            predictions = judge(victim, batch.to(next(victim.parameters()).device).images, batch.targets).predictions
-            rows += [task.measure(p, t) for p, t in zip(predictions, batch.targets, strict=True)]
+    rows = clean_rows(task, victim, data)
     measured, off = task.aggregate(rows), trust.clean_metric_off(record.clean, task.intervals(rows))
     told = ", ".join(f"{metric} {measured[metric]:.1f} (zoo {record.clean[metric]:.1f})" for metric in record.clean if metric in measured)
     return told or "no clean metric in the zoo", "; ".join(flag.evidence for flag in off)
+
+
+def clean_rows(task: Task, victim: Victim, data: Dataset) -> list[Row]:
+    """What each image of a data set contributes to the metrics, without an attack."""
+    from sslrob.data import batches
+    from sslrob.evaluate import at_rest, judge
+
+    device, rows = next(victim.parameters()).device, []
+    with at_rest(victim):
+        for batch in batches(data, BATCH):
+            predictions = judge(victim, batch.to(device).images, batch.targets).predictions
+            rows += [task.measure(p, t) for p, t in zip(predictions, batch.targets, strict=True)]
+    return rows
 
 
 def all_of(names: Sequence[str], zoo: Zoo, plugins: Plugins, *, metrics: bool = False, device: str = "cpu") -> Iterator[Finding]:

@@ -15,4 +15,5 @@ def register_backbones(register: Register) -> None:
 
 @hookimpl
 def zoo_files() -> list[Path]:
-    return [Path(__file__).parent / "zoo.yaml"]
+    folder = Path(__file__).parent
+    return [folder / "zoo.yaml", folder / "weights" / "heads" / "heads.yaml"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,7 +23,9 @@ from sslrob import assemble, zoo_files
 from sslrob.builtin.classification import LinearClassifier
 from sslrob.data import Batch, Sample, collate
 from sslrob.training import Schedule, train
+from sslrob.verify import clean_rows
 from sslrob.weights import head_state, load, sha256
+from sslrob.zoo import Head
 from sslrob_mini.probe import embeddings, logistic_regression
 
 SEED = 0
@@ -48,24 +51,28 @@ class Recipe:
     batch_size: int = 16
 
 
-FROZEN = Schedule(epochs=6, learning_rate=2e-3)
-FINETUNED = Schedule(epochs=10, learning_rate=2e-3, train="all", backbone_rate=0.5)
+FROZEN = Schedule(epochs=4, learning_rate=2e-3)
+FINETUNED = Schedule(epochs=8, learning_rate=2e-3, train="all", backbone_rate=0.5)
+SLIM: dict[str, dict[str, Any]] = {      # settings of the heads: the collection has to stay small
+    "fcn": {"width": 48},
+    "upernet": {"width": 32},
+    "fcos": {"width": 48},
+    "faster-rcnn": {"width": 32},
+}
 
 
-def _recipes() -> dict[str, Recipe]:
-    found: dict[str, Recipe] = {}
-    for name in ("swav", "supervised", "random"):
-        found[f"{name}-crops-linear"] = Recipe(f"mini-{name}", "classification", "linear", "linear")
-        found[f"{name}-scenes-fcn"] = Recipe(f"mini-{name}", "segmentation", "fcn", "frozen", FROZEN)
-        found[f"{name}-scenes-fcos"] = Recipe(f"mini-{name}", "detection", "fcos", "frozen", FROZEN)
-    found["supervised-scenes-fcn-finetuned"] = Recipe("mini-supervised", "segmentation", "fcn", "finetuned", FINETUNED)
-    found["supervised-scenes-fcos-finetuned"] = Recipe("mini-supervised", "detection", "fcos", "finetuned", FINETUNED)
-    found["supervised-scenes-upernet"] = Recipe("mini-supervised", "segmentation", "upernet", "frozen", FROZEN)
-    found["supervised-scenes-faster-rcnn"] = Recipe("mini-supervised", "detection", "faster-rcnn", "frozen", FROZEN)
-    return found
+def _dense(backbone: str, kind: str, schedule: Schedule, protocol: Literal["frozen", "finetuned"] = "frozen") -> Recipe:
+    task = "segmentation" if kind in ("fcn", "upernet") else "detection"
+    return Recipe(f"mini-{backbone}", task, kind, protocol, schedule, SLIM[kind])
 
 
-RECIPES = _recipes()
+RECIPES = {
+    **{f"{name}-linear": Recipe(f"mini-{name}", "classification", "linear", "linear") for name in ("swav", "supervised", "random")},
+    **{f"{name}-{kind}": _dense(name, kind, FROZEN) for name in ("swav", "supervised", "random") for kind in ("fcn", "fcos")},
+    **{f"supervised-{kind}-finetuned": _dense("supervised", kind, FINETUNED, "finetuned") for kind in ("fcn", "fcos")},
+    **{f"supervised-{kind}": _dense("supervised", kind, FROZEN) for kind in ("upernet", "faster-rcnn")},
+}
+DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned"}     # the first choice where a backbone has several heads on a data set
 
 
 def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None = None, epochs: int | None = None) -> dict[str, Any]:
@@ -96,7 +103,36 @@ def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None =
     path = out / f"{name}.safetensors"
     state = victim.state_dict() if recipe.protocol == "finetuned" else head_state(victim)
     save_file({name: halved(tensor) for name, tensor in state.items()}, path)
-    return {"name": name, "file": path.name, "sha256": sha256(path), "cpu_seconds": round(time.process_time() - began)}
+    return {"name": name, "cpu_seconds": round(time.process_time() - began)}
+
+
+def recorded(name: str, recipe: Recipe, path: Path) -> dict[str, Any]:
+    """The zoo's record of a head that was trained, its clean metrics measured on the shipped test split."""
+    zoo, task, dataset = zoo_files.load(), assemble.task(recipe.task), DATASETS[recipe.task]
+    head: dict[str, Any] = {
+        "backbone": recipe.backbone,
+        "dataset": dataset,
+        "kind": recipe.kind,
+        "settings": recipe.settings,
+        "protocol": recipe.protocol,
+        "weights": {"file": str(path), "sha256": sha256(path)},
+    }
+    record = zoo.get("dataset", dataset)
+    body = assemble.backbone(zoo.get("backbone", recipe.backbone), name=recipe.backbone)
+    victim = assemble.victim(Head(**head), body, task, classes=record.classes, name=name, state=load(path))
+    metrics = task.aggregate(clean_rows(task, victim, assemble.dataset(record, task)))
+    more: dict[str, Any] = {"default": True} if name in DEFAULTS else {}
+    head["weights"]["file"] = path.name      # relative to the file that the record stands in
+    return {**head, "clean": {key: round(value, 2) for key, value in metrics.items()}, **more, "recipe": f"python -m sslrob_mini.heads {name}"}
+
+
+def record_all(out: Path) -> Path:
+    """Write `OUT/heads.yaml`, the zoo's records of every head in `OUT`."""
+    records = {f"mini-{name}": recorded(name, recipe, path) for name, recipe in RECIPES.items() if (path := out / f"{name}.safetensors").exists()}
+    path = out / "heads.yaml"
+    text = yaml.safe_dump({"schema": 1, "heads": records}, sort_keys=False, width=140)
+    path.write_text(f"# Written by `python -m sslrob_mini.heads`.\n{text}", encoding="utf-8")
+    return path
 
 
 def halved(tensor: Tensor) -> Tensor:
@@ -143,7 +179,7 @@ def solve(victim: LinearClassifier, samples: Sequence[Sample]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sslrob_mini.heads", description="Train the heads of the embedded collection.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all by default: {', '.join(RECIPES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to train; all by default: {', '.join(RECIPES)}")
     parser.add_argument("--pool", type=Path, required=True, metavar="DIR", help="what sslrob_mini.build wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the heads are written")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="the backbone's, instead of the zoo's")
@@ -155,6 +191,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names or RECIPES:
         print(json.dumps(run(name, RECIPES[name], options.pool, options.out, options.weights, options.epochs)), flush=True)
+    print(f"recorded in {record_all(options.out)}")
 
 
 if __name__ == "__main__":

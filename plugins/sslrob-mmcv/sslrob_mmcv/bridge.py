@@ -59,6 +59,10 @@ class Prepare(nn.Module):
         size: height and width that sides are padded to, at least.
     """
 
+    mean: Tensor
+    std: Tensor
+    fill: Tensor
+
     def __init__(
         self,
         mean: Tensor | float = 0.0,
@@ -79,7 +83,7 @@ class Prepare(nn.Module):
     @classmethod
     def before(cls, backbone: nn.Module, divisor: int) -> Prepare:
         """Padding alone, for a backbone that normalises by itself, with the colour that it maps to zero."""
-        return cls(fill=backbone.mean, divisor=divisor)
+        return cls(fill=backbone.get_buffer("mean"), divisor=divisor)
 
     @classmethod
     def like(cls, preprocessor: nn.Module, config: Mapping[str, Any] | None) -> Prepare:
@@ -153,7 +157,8 @@ def build(registry: Registry, config: Mapping[str, Any]) -> nn.Module:
             warnings.simplefilter("ignore", UserWarning)
             model = registry.build(ConfigDict(config))  # attribute access: test_cfg.mode
             model.init_weights()
-            return revert_sync_batchnorm(model)
+            plain: nn.Module = revert_sync_batchnorm(model)
+            return plain
     finally:
         logger.setLevel(level)
 
@@ -177,7 +182,7 @@ def read_config(reference: str, package: str) -> ConfigDict:
     except Exception as error:  # the config is a program and may raise anything
         raise ConfigError(f"the config '{path}' does not run: {type(error).__name__}: {error}") from error
     model = content.get("model")
-    if not isinstance(model, Mapping) or "type" not in model:
+    if not isinstance(model, ConfigDict) or "type" not in model:
         raise ConfigError(f"the config '{path}' describes no model: it has no 'model' with a 'type'")
     if content.get("data_preprocessor"):
         model.setdefault("data_preprocessor", content.data_preprocessor)  # as mmengine's Runner does

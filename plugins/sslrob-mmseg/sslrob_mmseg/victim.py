@@ -39,17 +39,18 @@ class Segmentor(Victim):
 
     @property
     def backbone(self) -> Backbone | None:
-        inner = self.segmentor.backbone
-        return inner.backbone if isinstance(inner, Maps) else None
+        maps = self.segmentor.backbone
+        inner = maps.backbone if isinstance(maps, Maps) else None
+        return inner if isinstance(inner, Backbone) else None
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([self._repeatable(image) for image in images.split(1)]) if self.draws else self._logits(images)
+        return torch.cat([self._repeatable(image) for image in images.unbind()]) if self.draws else self._logits(images)
 
     def _repeatable(self, image: Tensor) -> Tensor:
-        """The logits of one image (1, 3, h, w), with the same random numbers every time."""
+        """The logits (1, classes, h, w) of one image (3, h, w), with the same random numbers every time."""
         with torch.random.fork_rng([image.device] if image.is_cuda else []):
             torch.manual_seed(0)
-            return self._logits(image)
+            return self._logits(image[None])
 
     def _logits(self, images: Tensor) -> Tensor:
         h, w = images.shape[-2:]
