@@ -55,7 +55,7 @@ def trained():
         victim = LinearClassifier(SmallNet(), 10)
     colours = F.interpolate(torch.randn(10, 3, 4, 4, generator=generator), size=16, mode="bilinear")
     optimizer = torch.optim.Adam(victim.parameters(), 3e-3)
-    for _ in range(150):
+    for _ in range(100):
         images, labels = blobs(64, generator, colours)
         optimizer.zero_grad()
         F.cross_entropy(victim(images), labels).backward()
@@ -87,7 +87,7 @@ def test_the_victim_is_worth_attacking(trained):
 
 @pytest.mark.parametrize(
     ("threat_model", "attack"),
-    [(Linf(0.03), "LinfProjectedGradientDescentAttack"), (L2(0.5), "L2ProjectedGradientDescentAttack")],
+    [(Linf(0.02), "LinfProjectedGradientDescentAttack"), (L2(0.4), "L2ProjectedGradientDescentAttack")],
     ids=["linf", "l2"],
 )
 def test_pgd_is_as_strong_as_foolboxs(trained, threat_model, attack):

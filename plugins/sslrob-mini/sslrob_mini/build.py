@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fashion", type=Path, required=True, metavar="DIR", help="Fashion-MNIST's four idx.gz files")
     parser.add_argument("--photos", type=Path, required=True, metavar="DIR", help="skimage/data of scikit-image 0.18.3")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the folders crops and scenes are written")
+    for part, counts in (("crops", CROP_COUNT), ("scenes", SCENE_COUNT)):
+        text = "of the train split; %(default)s are shipped, and more of them (6000 crops, 4000 scenes) train the heads"
+        parser.add_argument(f"--train-{part}", type=int, default=counts["train"], metavar="N", help=text)
     options = parser.parse_args(arguments)
     try:
         for part in ("crops", "scenes"):
@@ -36,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise SslrobError(f'"{options.out / part}" exists already', hint="remove it, or give another folder as --out")
         for split in SPLITS:
             source = Source.read(options.fashion, options.photos, split)
-            write_crops(source, options.out / "crops", CROP_COUNT[split])
-            write_scenes(source, options.out / "scenes", SCENE_COUNT[split])
+            train = split == "train"
+            write_crops(source, options.out / "crops", options.train_crops if train else CROP_COUNT[split])
+            write_scenes(source, options.out / "scenes", options.train_scenes if train else SCENE_COUNT[split])
     except SslrobError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 2

@@ -195,16 +195,23 @@ def _locate(reference: str, package: str) -> Path:
     path = Path(reference).expanduser()
     if path.is_file():
         return path
-    spec = find_spec(package)
-    shipped = Path(spec.origin).parent / ".mim" / "configs" if spec and spec.origin else None
-    name = path.as_posix() if path.suffix == ".py" else f"{path.as_posix()}.py"
-    found = [] if path.is_absolute() or shipped is None or not shipped.is_dir() else sorted(shipped.glob(f"**/{name}"))
+    shipped = _shipped(package)
+    wanted = path.parts if path.suffix == ".py" else path.with_name(f"{path.name}.py").parts if path.name else ()
+    found = [one for one in sorted(shipped.rglob("*.py")) if wanted and one.relative_to(shipped).parts[-len(wanted) :] == wanted]
     if len(found) == 1:
         return found[0]
     if found:
         names = ", ".join(f"'{one.relative_to(shipped).as_posix()}'" for one in found[:5])
         raise ConfigError(f"several configs of {package} are named '{reference}': {names}")
     raise ConfigError(f"no config '{reference}': it is neither a file nor a config shipped with {package}")
+
+
+def _shipped(package: str) -> Path:
+    """The folder of the configs that a package of OpenMMLab brings."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"'{package}' is not installed")
+    return Path(spec.origin).parent / ".mim" / "configs"
 
 
 def _forget_weights(node: Any) -> None:

@@ -1,5 +1,6 @@
 """Between images in [0, 1] and OpenMMLab's models: preparation, configs, building."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -141,10 +142,38 @@ def test_a_config_without_a_model_is_refused(tmp_path, text, message):
         read_config(str(tmp_path / "config.py"), "mmengine")
 
 
-@pytest.mark.parametrize("reference", ["no-such-config", "no/such/file.py"])
+@pytest.mark.parametrize("reference", ["no-such-config", "no/such/file.py", "../setup.py", "*", "**/*.py", "[", ".", ""])
 def test_a_missing_config_is_named(reference):
-    with pytest.raises(ConfigError, match=f"no config '{reference}'"):
+    with pytest.raises(ConfigError, match=re.escape(f"no config '{reference}'")):
         read_config(reference, "mmengine")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package that ships configs as OpenMMLab's do."""
+    configs = tmp_path / "toymm/.mim/configs"
+    for name in ("fcn/fcn_r18.py", "fcn/same.py", "psp/same.py"):
+        (configs / name).parent.mkdir(parents=True, exist_ok=True)
+        (configs / name).write_text(f"model = dict(type='{name}')\n")
+    (tmp_path / "toymm/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    return "toymm"
+
+
+@pytest.mark.parametrize("reference", ["fcn_r18", "fcn_r18.py", "fcn/fcn_r18"])
+def test_shipped_configs_are_found_by_name(package, reference):
+    assert read_config(reference, package).type == "fcn/fcn_r18.py"
+
+
+def test_a_name_that_two_shipped_configs_have_is_refused(package):
+    with pytest.raises(ConfigError, match=r"several configs of toymm are named 'same': 'fcn/same\.py', 'psp/same\.py'"):
+        read_config("same", package)
+    assert read_config("psp/same", package).type == "psp/same.py"
+
+
+def test_a_package_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="'no_such_package' is not installed"):
+        read_config("fcn", "no_such_package")
 
 
 def test_an_absolute_path_is_not_looked_for_among_shipped_configs(tmp_path):

@@ -1,0 +1,5 @@
+"""`python -m sslrob`."""
+
+from sslrob.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""Each warning sign is raised by what it is for, and by nothing else."""
+
+import pytest
+import torch
+
+from sslrob.testing import ToySegmenter
+from sslrob.trust import Watch, changed_victim, clean_metric_off, dead_gradients, state_digest
+
+
+def names(flags):
+    return [flag.name for flag in flags]
+
+
+def test_a_victim_that_answers_differently():
+    watch = Watch()
+    assert watch.flags() == []
+    watch.repeat(torch.tensor([1.0, 2.0]), lambda: torch.tensor([1.0, 2.5]))
+    assert names(watch.flags()) == ["random-victim"]
+    assert "0.5" in watch.flags()[0].evidence
+
+
+def test_only_the_first_batch_is_looked_at_twice():
+    watch = Watch()
+    watch.repeat(torch.ones(2), lambda: torch.ones(2))
+
+    def never():
+        raise AssertionError("looked again")
+
+    watch.repeat(torch.ones(2), never)
+    assert watch.flags() == []
+
+
+@pytest.mark.parametrize("change", ["parameter", "buffer", "mean of nothing"])
+def test_a_victim_that_changed(change):
+    victim = ToySegmenter()
+    before = state_digest(victim.state_dict())
+    with torch.no_grad():
+        if change == "parameter":
+            victim.body.mix.weight[0, 0] += 1e-6
+        if change == "buffer":
+            victim.body.mean += 1e-6
+    after = state_digest(victim.state_dict())
+    assert names(changed_victim(before, after)) == ([] if change == "mean of nothing" else ["changed-victim"])
+
+
+def test_the_digest_takes_every_type_of_number():
+    kinds = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+    states = [{"x": torch.ones(3, dtype=kind), "scalar": torch.tensor(1), "empty": torch.empty(0)} for kind in kinds]
+    assert len({state_digest(state) for state in states}) == len(kinds)
+    assert state_digest({"x": torch.arange(6).view(2, 3).t()}) == state_digest({"x": torch.arange(6).view(2, 3).t().clone()})
+    assert state_digest({"a": torch.ones(1)}) != state_digest({"b": torch.ones(1)})
+
+
+def rows(*pairs):
+    return [{"backwards": taken, "dead_gradients": dead} for taken, dead in pairs]
+
+
+def test_dead_gradients():
+    assert names(dead_gradients(rows((10, 0), (10, 2)))) == ["dead-gradients"]
+    assert "2 of 20 gradients (10%)" in dead_gradients(rows((10, 0), (10, 2)))[0].evidence
+    assert dead_gradients(rows((10, 0), (10, 1))) == []  # one in twenty is no more than one in twenty
+    assert dead_gradients(rows((0, 0), (0, 0))) == []
+    assert dead_gradients([]) == []
+
+
+def test_a_clean_metric_that_is_not_the_zoos():
+    recorded = {"top1": 85.0, "top5": 99.0}
+    assert clean_metric_off(recorded, {"top1": (84.0, 88.0), "other": (1.0, 2.0)}) == []
+    flags = clean_metric_off(recorded, {"top1": (86.0, 88.0), "top5": (97.0, 98.9)})
+    assert names(flags) == ["clean-metric-off"] * 2
+    assert "86.0 to 88.0 here and 85.0 in the zoo" in flags[0].evidence
