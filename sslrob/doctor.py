@@ -121,15 +121,15 @@ def _zoo(zoos: Sequence[Path], plugins: Plugins) -> Iterator[Check]:
     try:
         zoo = zoo_files.load(zoos, plugins)
     except SslrobError as error:
-        yield Check("zoo", "zoo", "broken", str(error), error.hint)
+        yield Check("zoo", "file", "broken", str(error), error.hint)
         return
     entries: dict[Path, int] = {}
     for path in zoo.origins.values():
         entries[path] = entries.get(path, 0) + 1
     for path, n in entries.items():
-        yield Check("zoo", str(path), "ok", f"{n} entries")
+        yield Check("zoo", "file", "ok", f"{path}, {n} {'entry' if n == 1 else 'entries'}")
     for file, reason in zoo.broken.items():
-        yield Check("zoo", file, "broken", reason, "report it to the author of its plugin; its entries are left out")
+        yield Check("zoo", "file", "broken", f"{file}: {reason}", "report it to the author of its plugin; its entries are left out")
     gone = [
         (name, record.weights.file, zoo.origins[f"{kind}s", name])
         for kind in ("backbone", "head", "victim")

@@ -49,7 +49,7 @@ def save(judged: Judged, task: Task, *, classes: Sequence[str], folder: Path, id
         _write(picture(judged, i, task, classes=classes), path)
     there = existing(folder)
     if new:
-        _write(contact_sheet([Image.open(path) for path in there[:MOST]]), folder / OVERVIEW)
+        _write(contact_sheet([_read(path) for path in there[:MOST]]), folder / OVERVIEW)
     return len(there)
 
 
@@ -138,6 +138,11 @@ def _joined(images: Sequence[Image.Image], *, across: bool) -> Image.Image:
         joined.paste(image, (at, 0) if across else (0, at))
         at += (image.width if across else image.height) + GAP
     return joined
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
 
 
 def _write(image: Image.Image, path: Path) -> None:

@@ -113,12 +113,12 @@ class Run:
             RunFailed: the disk is full; the rows that were there are untouched.
         """
         text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows).encode()
-        with telling_of_the_disk(self.folder), self.rows_path.open("ab+") as file, locked(file):
+        with telling_of_the_disk(self.folder), self.rows_path.open("ab+", buffering=0) as file, locked(file):
             end = _end_of_last_row(file)
             file.truncate(end)
             try:
-                file.write(text)
-                file.flush()
+                while text:  # a disk that fills up takes a part, then refuses the rest
+                    text = text[file.write(text) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(end)

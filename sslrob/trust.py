@@ -49,10 +49,12 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     """Changes when any parameter or buffer does."""
     import hashlib
 
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().view(-1).numpy().tobytes())
+        digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

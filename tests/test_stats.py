@@ -28,17 +28,17 @@ def test_wilson_at_the_ends():
 
 
 def mean_of(values):
-    return lambda weights: {"mean": float(np.average(values, weights=weights))}
+    return lambda weights: {"mean": float(weights @ values / weights.sum())}
 
 
 def test_bootstrap_covers_the_truth_about_95_times_in_100():
+    """A little less by theory: percentile intervals of 100 values and 300 draws are a few percent too narrow."""
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(200):
-        values = rng.normal(3.0, 2.0, size=100)
-        low, high = bootstrap(mean_of(values), 100)["mean"]
+    for _ in range(300):
+        low, high = bootstrap(mean_of(rng.normal(3.0, 2.0, size=100)), 100)["mean"]
         hits += low <= 3.0 <= high
-    assert 181 <= hits <= 198  # 95 % of 200, by three standard deviations
+    assert 0.90 <= hits / 300 <= 0.98
 
 
 def test_bootstrap_is_as_wide_as_theory_says():

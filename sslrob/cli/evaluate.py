@@ -117,7 +117,10 @@ def evaluate(
         typer.echo(f"\n{show(record, titled=False)}")
     if strict and record["flags"]:
         names = ", ".join(flag["name"] for flag in record["flags"])
-        raise Suspect(f"the result carries {len(record['flags'])} flags: {names}", hint="read the evidence above before you quote it")
+        n = len(record["flags"])
+        raise Suspect(
+            f"the result carries {n} {'flag' if n == 1 else 'flags'}: {names}", hint="read the evidence above before you quote it"
+        )
 
 
 @contextmanager

@@ -31,13 +31,14 @@ def _misspelt(error: Exception) -> SslrobError:
     close: list[str] = sorted(getattr(error, "possibilities", None) or ())
     message, _, meant = message.partition(". Did you mean ")
     param: Any = getattr(error, "param", None)
+    message = message[:1].lower() + message[1:]
     if param is not None:
         message = f"{param.opts[0] if param.opts[0].startswith('-') else param.human_readable_name}: {message}"
     context: Any = getattr(error, "ctx", None)
     hint = f"see: {context.command_path} --help" if context else ""
     if meant or close:
         hint = f"did you mean {meant.rstrip('?') or ' or '.join(close)}?"
-    return SslrobError(message[:1].lower() + message[1:], hint=hint)
+    return SslrobError(message, hint=hint)
 
 
 def text(error: SslrobError) -> str:

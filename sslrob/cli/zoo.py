@@ -48,10 +48,11 @@ def list_(
     from sslrob.errors import unknown
 
     everything = load(zoo)
-    wanted = [kind.removesuffix("s") for kind in kinds or ["backbones", "datasets"]]
-    for kind in wanted:
-        if kind not in KINDS:
-            raise unknown("kind of zoo entry", f"{kind}s", [f"{k}s" for k in KINDS])
+    sections = [f"{kind}s" for kind in KINDS]
+    for word in kinds or ():
+        if word not in sections:
+            raise unknown("kind of zoo entry", word, sections)
+    wanted = [section.removesuffix("s") for section in kinds or ("backbones", "datasets")]
     chosen = {
         kind: {name: record for name, record in everything.of(kind).items() if serves(kind, name, task, everything)} for kind in wanted
     }

@@ -148,19 +148,20 @@ def build(registry: Registry, config: Mapping[str, Any]) -> nn.Module:
     mmengine's default scope is process-wide and is set only meanwhile, so mmdet and mmseg live side by side.
     """
     register(registry)
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel("WARNING")  # init_weights() tells of every parameter
-    try:
-        # the scope: models look up their data_preprocessor in the root registry; the warnings: about their own losses and deprecations
-        with registry.switch_scope_and_registry(registry.scope), warnings.catch_warnings(), redirect_stdout(sys.stderr):  # some print
-            warnings.simplefilter("ignore", UserWarning)
-            model = registry.build(ConfigDict(config))  # attribute access: test_cfg.mode
-            model.init_weights()
-            plain: nn.Module = revert_sync_batchnorm(model)
-            return plain
-    finally:
-        logger.setLevel(level)
+    with redirect_stdout(sys.stderr):  # some models print, and mmengine's log goes to what is stdout when it begins
+        logger = MMLogger.get_current_instance()
+        level = logger.level
+        logger.setLevel("WARNING")  # init_weights() tells of every parameter
+        try:
+            # the scope: models look up their data_preprocessor in the root registry; the warnings: about their own losses and deprecations
+            with registry.switch_scope_and_registry(registry.scope), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                model = registry.build(ConfigDict(config))  # attribute access: test_cfg.mode
+                model.init_weights()
+                plain: nn.Module = revert_sync_batchnorm(model)
+        finally:
+            logger.setLevel(level)
+    return plain
 
 
 def read_config(reference: str, package: str) -> ConfigDict:

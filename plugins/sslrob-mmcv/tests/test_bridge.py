@@ -97,7 +97,9 @@ def test_building_keeps_the_backbone_the_scope_and_the_output(registry, capsys):
     model = build(registry, {"type": "Model", "backbone": {"type": "sslrob", "backbone": backbone}, "registry": registry})
     assert model.scope == "toyscope"
     assert DefaultScope.get_current_instance() is before
-    assert not capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "a model that talks" in printed.err
+    assert "a model that talks" not in printed.out
     assert isinstance(model.backbone, Maps)
     assert model.backbone.backbone is backbone
     assert torch.equal(backbone.conv.weight, weights)

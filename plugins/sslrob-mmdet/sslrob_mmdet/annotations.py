@@ -8,7 +8,7 @@ from pathlib import Path
 from sslrob.errors import SslrobError
 
 Box = tuple[float, float, float, float]
-SLACK = 1.0      # pixels that a box may reach out of its image, and is then cut; annotation tools round
+SLACK = 1.0  # pixels that a box may reach out of its image, and is then cut; annotation tools round
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Picture:
     path: Path
     size: tuple[int, int]
     annotations: tuple[Annotation, ...]
-    source: str      # the annotation file, for errors
+    source: str  # the annotation file, for errors
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,10 @@ def inside(box: Box, size: tuple[int, int], *, source: str, which: str) -> Box:
         )
     cut = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     if not (cut[0] < cut[2] and cut[1] < cut[3]):
-        raise SslrobError(f"box {written} (x1 y1 x2 y2) of {which} in {source!r} lies outside its image of {by(size)} pixels",
-                          hint="correct or remove the annotation")
+        raise SslrobError(
+            f"box {written} (x1 y1 x2 y2) of {which} in {source!r} lies outside its image of {by(size)} pixels",
+            hint="correct or remove the annotation",
+        )
     return cut
 
 

@@ -31,10 +31,14 @@ def read(file: Path, folder: Path, classes: Sequence[str]) -> Annotated:
         if number in pictures:
             raise SslrobError(f"two images in {str(file)!r} have the id {number!r}", hint="give every image an id of its own")
         if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise SslrobError(f"file_name {name!r} of image {number!r} in {str(file)!r} is not a path below the images",
-                              hint="write it relative to the folder of the images")
+            raise SslrobError(
+                f"file_name {name!r} of image {number!r} in {str(file)!r} is not a path below the images",
+                hint="write it relative to the folder of the images",
+            )
         if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-            raise SslrobError(f"image {number!r} in {str(file)!r} has a size of {width!r} × {height!r} pixels", hint="correct width and height")
+            raise SslrobError(
+                f"image {number!r} in {str(file)!r} has a size of {width!r} × {height!r} pixels", hint="correct width and height"
+            )
         pictures[number], sizes[number] = name, (width, height)
     names = list(pictures.values())
     if len(set(names)) < len(names):
@@ -45,10 +49,14 @@ def read(file: Path, folder: Path, classes: Sequence[str]) -> Annotated:
         which = f"annotation {record.get('id')!r}" if isinstance(record, dict) else "an annotation"
         number, category, box = _fields(record, ("image_id", "category_id", "bbox"), which, file)
         if number not in pictures:
-            raise SslrobError(f"{which} in {str(file)!r} is of image {number!r}, which is not listed", hint="list the image or remove the annotation")
+            raise SslrobError(
+                f"{which} in {str(file)!r} is of image {number!r}, which is not listed", hint="list the image or remove the annotation"
+            )
         if category not in labels:
-            raise SslrobError(f"{which} in {str(file)!r} has the unknown category_id {category!r}",
-                              hint=f"categories have the ids {', '.join(map(str, list(labels)[:12]))}{', …' if len(labels) > 12 else ''}")
+            raise SslrobError(
+                f"{which} in {str(file)!r} has the unknown category_id {category!r}",
+                hint=f"categories have the ids {', '.join(map(str, list(labels)[:12]))}{', …' if len(labels) > 12 else ''}",
+            )
         corners = inside(_corners(box, which, file), sizes[number], source=str(file), which=which)
         label = labels[category]
         if label is not None:

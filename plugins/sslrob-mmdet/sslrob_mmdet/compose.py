@@ -18,7 +18,7 @@ from sslrob_mmdet import heads
 from sslrob_mmdet.sampling import stable
 from sslrob_mmdet.victim import MMDetVictim
 
-with warnings.catch_warnings():      # mmdet calls meshgrid without `indexing`, of which torch warns once a process: let it be now
+with warnings.catch_warnings():  # mmdet calls meshgrid without `indexing`, of which torch warns once a process: let it be now
     warnings.simplefilter("ignore", UserWarning)
     torch.meshgrid(torch.zeros(1), torch.zeros(1))
 
@@ -49,7 +49,7 @@ def whole(reference: str, *, weights: Path | None) -> MMDetVictim:
     if weights is not None:
         _load(detector, weights, reference)
     if getattr(detector, "with_mask", False):
-        detector.roi_head.mask_head = None      # masks are neither judged nor attacked
+        detector.roi_head.mask_head = None  # masks are neither judged nor attacked
     return MMDetVictim(detector, prepare)
 
 

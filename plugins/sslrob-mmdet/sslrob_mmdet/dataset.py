@@ -19,6 +19,7 @@ from sslrob_mmdet import coco, voc
 from sslrob_mmdet.annotations import Annotated, Annotation, Picture, by
 from sslrob_mmdet.objects import Objects
 
+
 class DetectionDataset:
     """A sequence of samples whose targets are `Objects`; images without objects belong to it.
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from sslrob.backbone import Backbone
 from sslrob.errors import SslrobError, unknown
 
-GROUPS = 8       # of channels that are normalised together
+GROUPS = 8  # of channels that are normalised together
 Config = dict[str, Any]
 
 
@@ -48,8 +48,13 @@ class _Detector:
         """A feature pyramid network; Lin et al., CVPR 2017."""
         start = backbone.strides.index(self.finest)
         return {
-            "type": "FPN", "in_channels": list(backbone.channels), "out_channels": self.width, "start_level": start, "num_outs": self.levels,
-            "add_extra_convs": "on_output" if self.levels > len(backbone.channels) - start else False, "relu_before_extra_convs": True,
+            "type": "FPN",
+            "in_channels": list(backbone.channels),
+            "out_channels": self.width,
+            "start_level": start,
+            "num_outs": self.levels,
+            "add_extra_convs": "on_output" if self.levels > len(backbone.channels) - start else False,
+            "relu_before_extra_convs": True,
         }
 
     def found(self) -> Config:
@@ -75,18 +80,27 @@ class FCOS(_Detector):
     def config(self, backbone: Backbone, classes: int) -> Config:
         strides = self.strides()
         ends = [self.reach * stride for stride in strides[:-1]]
-        start = {"type": "Normal", "name": "conv_reg", "std": 0.01, "bias": log(self.reach * self.finest / 2)}    # of distances, by exp()
+        start = {"type": "Normal", "name": "conv_reg", "std": 0.01, "bias": log(self.reach * self.finest / 2)}  # of distances, by exp()
         return {
             "type": "FCOS",
             "neck": self.pyramid(backbone),
             "bbox_head": {
-                "type": "FCOSHead", "num_classes": classes, "in_channels": self.width, "feat_channels": self.width, "stacked_convs": self.convs,
-                "strides": strides, "regress_ranges": tuple(zip([-1, *ends], [*ends, 1e8], strict=True)),
-                "center_sampling": True, "center_sample_radius": self.radius, "centerness_on_reg": True,
+                "type": "FCOSHead",
+                "num_classes": classes,
+                "in_channels": self.width,
+                "feat_channels": self.width,
+                "stacked_convs": self.convs,
+                "strides": strides,
+                "regress_ranges": tuple(zip([-1, *ends], [*ends, 1e8], strict=True)),
+                "center_sampling": True,
+                "center_sample_radius": self.radius,
+                "centerness_on_reg": True,
                 "norm_cfg": {"type": "GN", "num_groups": GROUPS, "requires_grad": True},
                 "loss_bbox": {"type": "GIoULoss", "loss_weight": 1.0},
                 "init_cfg": {
-                    "type": "Normal", "layer": "Conv2d", "std": 0.01,
+                    "type": "Normal",
+                    "layer": "Conv2d",
+                    "std": 0.01,
                     "override": [{"type": "Normal", "name": "conv_cls", "std": 0.01, "bias_prob": 0.01}, start],
                 },
             },
@@ -121,7 +135,10 @@ class FasterRCNN(_Detector):
         coder = {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4}
         cross_entropy, l1 = {"type": "CrossEntropyLoss", "loss_weight": 1.0}, {"type": "L1Loss", "loss_weight": 1.0}
         proposals = {
-            "nms_pre": 3 * self.proposals, "max_per_img": self.proposals, "nms": {"type": "nms", "iou_threshold": 0.7}, "min_bbox_size": 0
+            "nms_pre": 3 * self.proposals,
+            "max_per_img": self.proposals,
+            "nms": {"type": "nms", "iou_threshold": 0.7},
+            "min_bbox_size": 0,
         }
         assigner, rest = {"type": "MaxIoUAssigner", "ignore_iof_thr": 0.5}, {"pos_weight": -1, "debug": False}
         sampler = {"type": "StableSampler", "neg_pos_ub": -1}
@@ -129,32 +146,47 @@ class FasterRCNN(_Detector):
             "type": "FasterRCNN",
             "neck": self.pyramid(backbone),
             "rpn_head": {
-                "type": "RPNHead", "in_channels": self.width, "feat_channels": self.width,
+                "type": "RPNHead",
+                "in_channels": self.width,
+                "feat_channels": self.width,
                 "anchor_generator": {"type": "AnchorGenerator", "scales": [self.anchor], "ratios": [0.5, 1.0, 2.0], "strides": strides},
                 "bbox_coder": {**coder, "target_stds": [1.0] * 4},
-                "loss_cls": {**cross_entropy, "use_sigmoid": True}, "loss_bbox": l1,
+                "loss_cls": {**cross_entropy, "use_sigmoid": True},
+                "loss_bbox": l1,
             },
             "roi_head": {
                 "type": "StandardRoIHead",
                 "bbox_roi_extractor": {
-                    "type": "SingleRoIExtractor", "roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": self.samples},
-                    "out_channels": self.width, "featmap_strides": strides[:4], "finest_scale": 14 * self.finest,
+                    "type": "SingleRoIExtractor",
+                    "roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": self.samples},
+                    "out_channels": self.width,
+                    "featmap_strides": strides[:4],
+                    "finest_scale": 14 * self.finest,
                 },
                 "bbox_head": {
-                    "type": "Shared2FCBBoxHead", "in_channels": self.width, "fc_out_channels": self.hidden, "roi_feat_size": 7,
-                    "num_classes": classes, "bbox_coder": {**coder, "target_stds": [0.1, 0.1, 0.2, 0.2]}, "reg_class_agnostic": False,
-                    "loss_cls": {**cross_entropy, "use_sigmoid": False}, "loss_bbox": l1,
+                    "type": "Shared2FCBBoxHead",
+                    "in_channels": self.width,
+                    "fc_out_channels": self.hidden,
+                    "roi_feat_size": 7,
+                    "num_classes": classes,
+                    "bbox_coder": {**coder, "target_stds": [0.1, 0.1, 0.2, 0.2]},
+                    "reg_class_agnostic": False,
+                    "loss_cls": {**cross_entropy, "use_sigmoid": False},
+                    "loss_bbox": l1,
                 },
             },
             "train_cfg": {
                 "rpn": {
                     "assigner": {**assigner, "pos_iou_thr": 0.7, "neg_iou_thr": 0.3, "min_pos_iou": 0.3},
-                    "sampler": {**sampler, "num": self.anchors, "pos_fraction": 0.5, "add_gt_as_proposals": False}, "allowed_border": -1, **rest,
+                    "sampler": {**sampler, "num": self.anchors, "pos_fraction": 0.5, "add_gt_as_proposals": False},
+                    "allowed_border": -1,
+                    **rest,
                 },
                 "rpn_proposal": proposals,
                 "rcnn": {
                     "assigner": {**assigner, "pos_iou_thr": 0.5, "neg_iou_thr": 0.5, "min_pos_iou": 0.5, "match_low_quality": False},
-                    "sampler": {**sampler, "num": self.regions, "pos_fraction": 0.25, "add_gt_as_proposals": True}, **rest,
+                    "sampler": {**sampler, "num": self.regions, "pos_fraction": 0.25, "add_gt_as_proposals": True},
+                    **rest,
                 },
             },
             "test_cfg": {"rpn": proposals, "rcnn": self.found()},
@@ -181,11 +213,15 @@ def config(backbone: Backbone, *, kind: str, classes: int, settings: Mapping[str
         raise SslrobError(f"setting {where!r} of head {kind!r}: {first['msg'].lower()}", hint=f"settings: {', '.join(known)}") from None
     for name, allowed in (("width", head.width > 0 and head.width % GROUPS == 0), ("levels", head.levels > 0)):
         if not allowed:
-            raise SslrobError(f"setting {name!r} of head {kind!r} cannot be {getattr(head, name)}",
-                              hint=f"give a multiple of {GROUPS}" if name == "width" else "give a positive number")
+            raise SslrobError(
+                f"setting {name!r} of head {kind!r} cannot be {getattr(head, name)}",
+                hint=f"give a multiple of {GROUPS}" if name == "width" else "give a positive number",
+            )
     if head.finest not in backbone.strides:
-        raise SslrobError(f"setting 'finest' of head {kind!r} is {head.finest}, but the backbone's maps have strides {_list(backbone.strides)}",
-                          hint="give one of these strides")
+        raise SslrobError(
+            f"setting 'finest' of head {kind!r} is {head.finest}, but the backbone's maps have strides {_list(backbone.strides)}",
+            hint="give one of these strides",
+        )
     maps = len(backbone.strides) - backbone.strides.index(head.finest)
     if head.levels < maps or list(backbone.strides[-maps:]) != head.strides()[:maps]:
         raise SslrobError(

@@ -18,10 +18,10 @@ from sslrob_mmdet.objects import Detections, Objects
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)      # of IoU
-RECALLS = np.linspace(0, 1, 101)             # at which precision is read
-AREAS = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}      # pixels; the bounds belong to both sides
-AT_MOST = 100                                # detections of an image and class that count
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
+RECALLS = np.linspace(0, 1, 101)  # at which precision is read
+AREAS = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}  # pixels; the bounds belong to both sides
+AT_MOST = 100  # detections of an image and class that count
 
 
 def row(found: Detections, truth: Objects) -> Row:
@@ -48,11 +48,11 @@ def row(found: Detections, truth: Objects) -> Row:
 class Match(NamedTuple):
     """The k detections of one class in one image, best first, and what they hit, by area range a and IoU threshold t."""
 
-    scores: Array          # (k,)
-    areas: Array           # (k,)
-    hit: Mask              # (a, t, k) an object or a region
-    ignored: Mask          # (a, t, k) and it does not count
-    objects: Array         # (a,) that count
+    scores: Array  # (k,)
+    areas: Array  # (k,)
+    hit: Mask  # (a, t, k) an object or a region
+    ignored: Mask  # (a, t, k) and it does not count
+    objects: Array  # (a,) that count
 
 
 def overlaps(boxes: Array, others: Array, crowd: Mask) -> Array:
@@ -80,14 +80,14 @@ def match(boxes: Array, scores: Array, others: Array, sizes: Array, crowd: Mask)
     order = np.argsort(-scores, kind="stable")[:AT_MOST]
     boxes, scores = boxes[order], scores[order]
     low, high = np.array(list(AREAS.values())).T[:, :, None]
-    aside = crowd | (sizes < low) | (sizes > high)                                     # (a, j)
+    aside = crowd | (sizes < low) | (sizes > high)  # (a, j)
     shape = len(AREAS), len(THRESHOLDS)
     hit, ignored = np.zeros((2, *shape, len(boxes)), dtype=bool)
     taken = np.zeros((*shape, len(others)), dtype=bool)
     found = overlaps(boxes, others, crowd)
     a, t = np.ogrid[: shape[0], : shape[1]]
     for k in np.flatnonzero((found >= THRESHOLDS[0]).any(1)):
-        able = (found[k] >= THRESHOLDS[:, None]) & (~taken | crowd)                    # (a, t, j)
+        able = (found[k] >= THRESHOLDS[:, None]) & (~taken | crowd)  # (a, t, j)
         counting = able & ~aside[:, None]
         able = np.where(counting.any(2, keepdims=True), counting, able)
         choice = len(others) - 1 - np.where(able, found[k], -1)[:, :, ::-1].argmax(2)  # the last of equals, as COCO does
@@ -113,7 +113,7 @@ class Ranking:
         self.owner = np.repeat(self.images, [len(m.scores) for m in matches])[order]
         areas = np.concatenate([m.areas for m in matches])[order]
         low, high = np.array(list(AREAS.values())).T[:, :, None]
-        self.inside = (areas >= low) & (areas <= high)                                 # (a, k): counts if it hits nothing
+        self.inside = (areas >= low) & (areas <= high)  # (a, k): counts if it hits nothing
         hit, ignored = (np.concatenate([getattr(m, name) for m in matches], axis=2)[:, :, order] for name in ("hit", "ignored"))
         self.hits = np.flatnonzero(hit.any((0, 1)))
         hit, ignored = hit[:, :, self.hits], ignored[:, :, self.hits]
@@ -132,7 +132,7 @@ class Ranking:
         counted = before + np.cumsum(self.change * weight, axis=2)
         precision = right / (counted + np.spacing(1))
         precision = np.maximum.accumulate(precision[:, :, ::-1], axis=2)[:, :, ::-1]
-        precision = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], axis=2)      # recall that is never reached
+        precision = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], axis=2)  # recall that is never reached
         recall = right / np.where(objects > 0, objects, 1)[:, None, None]
         first = [[np.searchsorted(one, RECALLS) for one in of_area] for of_area in recall]
         return np.take_along_axis(precision, np.array(first), axis=2).mean(2), objects > 0
@@ -151,7 +151,7 @@ def aggregator(rows: Sequence[Row]) -> Aggregator:
             return {}
         precision, there = (np.stack(part) for part in zip(*(r.precision(weights) for r in rankings), strict=True))
         sums, classes = (precision * there[:, :, None]).sum(0), there.sum(0)
-        mean = {name: 100 * sums[a] / classes[a] for a, name in enumerate(AREAS) if classes[a]}     # (t,) of each
+        mean = {name: 100 * sums[a] / classes[a] for a, name in enumerate(AREAS) if classes[a]}  # (t,) of each
         if "" not in mean:
             return {}
         overall = mean.pop("")

@@ -13,7 +13,12 @@ from mmdet.models.task_modules.samplers import RandomSampler
 from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
-DRAWING = "RandomSampler", "CombinedSampler", "InstanceBalancedPosSampler", "IoUBalancedNegSampler"     # Libra's hash tensors: no seed steadies them
+DRAWING = (
+    "RandomSampler",
+    "CombinedSampler",
+    "InstanceBalancedPosSampler",
+    "IoUBalancedNegSampler",
+)  # Libra's hash tensors: no seed steadies them
 
 
 @TASK_UTILS.register_module(force=True)
@@ -25,11 +30,11 @@ class StableSampler(RandomSampler):
     """
 
     def __init__(self, num: int, pos_fraction: float, neg_pos_ub: int = -1, add_gt_as_proposals: bool = True, **ignored: Any) -> None:
-        del ignored      # what only the samplers that it replaces know
+        del ignored  # what only the samplers that it replaces know
         super().__init__(num, pos_fraction, neg_pos_ub, add_gt_as_proposals)
 
     def random_choice(self, gallery: Tensor, num: int) -> Tensor:
-        return gallery[(gallery * 2654435761 % 2**32).topk(num, largest=False).indices]      # Knuth's multiplicative hash
+        return gallery[(gallery * 2654435761 % 2**32).topk(num, largest=False).indices]  # Knuth's multiplicative hash
 
     def _sample_neg(self, assign_result: Any, num_expected: int, **kwargs: Any) -> Tensor:
         return super()._sample_neg(assign_result, num_expected if assign_result.num_gts else assign_result.num_preds, **kwargs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sslrob_mmdet.victim import MMDetVictim
 
 COLOURS = "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990"
-SHOWN = 0.3      # detections with a lower score are not drawn
+SHOWN = 0.3  # detections with a lower score are not drawn
 
 
 class Detection(Task):

@@ -11,16 +11,16 @@ import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from sslrob_mmcv.bridge import Maps, Prepare
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from sslrob.backbone import Backbone
 from sslrob.task import Victim
-from sslrob_mmcv.bridge import Maps, Prepare
 from sslrob_mmdet.objects import Detections, Objects
 from sslrob_mmdet.sampling import same_draws
 
-BOX_PARTS = "bbox", "iou", "centerness", "dfl"      # of the names of mmdet's losses about where, not what
+BOX_PARTS = "bbox", "iou", "centerness", "dfl"  # of the names of mmdet's losses about where, not what
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Pyramid:
     maps: tuple[Tensor, ...]
     size: tuple[int, int]
     padded: tuple[int, int]
-    found: list[Detections] | None = field(default=None, repr=False)      # kept, as verdict and quality both read it
+    found: list[Detections] | None = field(default=None, repr=False)  # kept, as verdict and quality both read it
 
     def __len__(self) -> int:
         return len(self.maps[0])
@@ -61,7 +61,7 @@ class MMDetVictim(Victim):
         detector.extract_feat = _as_they_are
         self._heads = _mmdet_modules(detector)
         self._dense = _dense_head(detector)
-        self._draws = hasattr(detector, "dn_query_generator")      # DINO's denoising queries
+        self._draws = hasattr(detector, "dn_query_generator")  # DINO's denoising queries
 
     @property
     def backbone(self) -> Backbone | None:
@@ -99,7 +99,9 @@ class MMDetVictim(Victim):
         maps = tuple(m[i : i + 1] for m in outputs.maps)
         with nullcontext() if batched is None else _answering(self._dense, _part(batched, i)):
             parts = self.detector.loss(maps, [_sample(outputs, target)])
-        terms = [t.mean() for key, part in parts.items() if _counts(key, name) for t in (part if isinstance(part, list | tuple) else [part])]
+        terms = [
+            t.mean() for key, part in parts.items() if _counts(key, name) for t in (part if isinstance(part, list | tuple) else [part])
+        ]
         return torch.stack(terms).sum() if terms else maps[0].sum() * 0.0
 
     @torch.no_grad()
@@ -124,7 +126,7 @@ def _quality(found: Detections, target: Objects) -> Tensor:
     if not len(found.boxes):
         return found.scores.new_zeros(())
     overlap = box_iou(truth, found.boxes) * (target.labels.to(found.labels)[:, None] == found.labels)
-    precise = ((overlap - 0.45) / 0.05 + 1e-4).floor().clamp(0, 10) / 10       # the share of 0.5, 0.55, … 0.95
+    precise = ((overlap - 0.45) / 0.05 + 1e-4).floor().clamp(0, 10) / 10  # the share of 0.5, 0.55, … 0.95
     objects = max(len(truth), 1)
     right = (precise * found.scores).amax(1).sum() / objects
     corner, end = torch.maximum(crowd[:, None, :2], found.boxes[:, :2]), torch.minimum(crowd[:, None, 2:], found.boxes[:, 2:])
@@ -183,8 +185,12 @@ def _dense_head(detector: nn.Module) -> nn.Module | None:
 def _sample(outputs: Pyramid, target: Objects | None = None) -> DetDataSample:
     sample = DetDataSample(
         metainfo={
-            "img_shape": outputs.size, "ori_shape": outputs.size, "pad_shape": outputs.padded, "batch_input_shape": outputs.padded,
-            "scale_factor": (1.0, 1.0), "img_id": 0,
+            "img_shape": outputs.size,
+            "ori_shape": outputs.size,
+            "pad_shape": outputs.padded,
+            "batch_input_shape": outputs.padded,
+            "scale_factor": (1.0, 1.0),
+            "img_id": 0,
         }
     )
     if target is not None:

@@ -79,7 +79,9 @@ def _picture(root: Path, name: str, tree: Xml.Element, labels: dict[str, int]) -
     for number, one in enumerate(tree.iter("object"), start=1):
         which, kind = f"object {number}", _text(one, "name", file)
         if kind not in labels:
-            raise SslrobError(f"{which} in {file!r} is a {kind!r}, which is none of the {len(labels)} classes", hint=f"classes: {', '.join(labels)}")
+            raise SslrobError(
+                f"{which} in {file!r} is a {kind!r}, which is none of the {len(labels)} classes", hint=f"classes: {', '.join(labels)}"
+            )
         box = inside(_box(one, which, file), (width, height), source=file, which=which)
         difficult = one.findtext("difficult", "0").strip() == "1"
         found.append(Annotation(box, labels[kind], (box[2] - box[0]) * (box[3] - box[1]), difficult))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from sslrob.errors import SslrobError
 from sslrob_mmdet.dataset import read
+
+from sslrob.errors import SslrobError
 
 
 def coco_content() -> dict:
@@ -48,7 +49,9 @@ def write_voc(root: Path, first: str | None = None, names: str = "a\nb\n") -> Pa
     for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     (root / "ImageSets/Main/test.txt").write_text(names)
-    (root / "Annotations/a.xml").write_text(first or image_xml(object_xml(), object_xml("cat", (21, 6, 40, 30)), object_xml("cat", (1, 1, 5, 5), 1)))
+    (root / "Annotations/a.xml").write_text(
+        first or image_xml(object_xml(), object_xml("cat", (21, 6, 40, 30)), object_xml("cat", (1, 1, 5, 5), 1))
+    )
     (root / "Annotations/b.xml").write_text(image_xml())
     for name in "ab":
         Image.new("RGB", (40, 30), "red").save(root / f"JPEGImages/{name}.jpg")
@@ -65,13 +68,13 @@ def voc(root: Path, classes: tuple[str, ...] = (), **settings):
 
 def test_coco(tmp_path):
     data = coco(write_coco(tmp_path))
-    assert (len(data), data.ids, data.classes) == (2, ("a.png", "b.png"), ("cat", "dog"))      # labels follow the ids
+    assert (len(data), data.ids, data.classes) == (2, ("a.png", "b.png"), ("cat", "dog"))  # labels follow the ids
     id, image, target = data[0]
     assert (id, image.shape, image.max()) == ("a.png", (3, 30, 40), 1.0)
-    assert target.boxes.tolist() == [[1, 2, 11, 22], [20.5, 5, 40, 30]]                          # the second is cut by half a pixel
+    assert target.boxes.tolist() == [[1, 2, 11, 22], [20.5, 5, 40, 30]]  # the second is cut by half a pixel
     assert (target.labels.tolist(), target.areas.tolist()) == ([1, 0], [150, 19.5 * 25])
     assert (target.crowd.tolist(), target.crowd_labels.tolist()) == ([[0, 0, 5, 5]], [0])
-    assert (data[1].target.boxes.shape, data[1].target.crowd.shape) == ((0, 4), (0, 4))           # no objects: kept
+    assert (data[1].target.boxes.shape, data[1].target.crowd.shape) == ((0, 4), (0, 4))  # no objects: kept
 
 
 def test_coco_with_given_classes(tmp_path):
@@ -86,7 +89,7 @@ def test_voc(tmp_path):
     target = data[0].target
     assert target.boxes.tolist() == [[0, 0, 10, 20], [20, 5, 40, 30]]
     assert (target.labels.tolist(), target.areas.tolist()) == ([1, 0], [200, 500])
-    assert (target.crowd.tolist(), target.crowd_labels.tolist()) == ([[0, 0, 5, 5]], [0])         # difficult
+    assert (target.crowd.tolist(), target.crowd_labels.tolist()) == ([[0, 0, 5, 5]], [0])  # difficult
     assert len(data[1].target.boxes) == 0
     assert voc(tmp_path, ("dog", "cat"))[0].target.labels.tolist() == [0, 1]
 
@@ -95,7 +98,7 @@ def test_images_are_resized_to_fit(tmp_path):
     _, image, target = coco(write_coco(tmp_path), fit=[100, 60])[0]
     assert (image.shape, target.scale) == ((3, 60, 80), (2.0, 2.0))
     assert target.boxes[0].tolist() == [2, 4, 22, 44]
-    assert target.areas[0] == 150                                                               # of the annotation
+    assert target.areas[0] == 150  # of the annotation
     assert coco(tmp_path, fit=[60, 60])[0].image.shape == (3, 45, 60)
 
 
@@ -127,7 +130,10 @@ def edited(*path, value) -> dict:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (edited("annotations", 0, "bbox", value=[35, 2, 10, 20]), ["[35 2 45 22]".replace(" ", ", "), "annotation 10", "annotations.json", "40 × 30"]),
+        (
+            edited("annotations", 0, "bbox", value=[35, 2, 10, 20]),
+            ["[35 2 45 22]".replace(" ", ", "), "annotation 10", "annotations.json", "40 × 30"],
+        ),
         (edited("annotations", 0, "bbox", value=[-3, 2, 10, 20]), ["annotation 10", "outside its image"]),
         (edited("annotations", 0, "bbox", value=[1, 2, 0, 20]), ["annotation 10", "has no area"]),
         (edited("annotations", 0, "bbox", value=[40, 2, 1, 20]), ["annotation 10", "outside its image"]),
@@ -163,23 +169,23 @@ def test_coco_files_that_are_missing_or_broken(tmp_path):
     with pytest.raises(SslrobError, match=r"no annotation file .*annotations\.json"):
         coco(tmp_path)
     write_coco(tmp_path)
-    with pytest.raises(SslrobError, match="no folder .*pictures"):
+    with pytest.raises(SslrobError, match=r"no folder .*pictures"):
         coco(tmp_path, images="pictures")
-    with pytest.raises(SslrobError, match="no category of .* is named 'dig'") as told:
+    with pytest.raises(SslrobError, match=r"no category of .* is named 'dig'") as told:
         coco(tmp_path, ("dig",))
     assert "dog" in told.value.hint
     (tmp_path / "annotations.json").write_text('{\n "images": [\n  {"id": 1,,}\n]}')
-    with pytest.raises(SslrobError, match="not JSON: .* line 3"):
+    with pytest.raises(SslrobError, match=r"not JSON: .* line 3"):
         coco(tmp_path)
     (tmp_path / "annotations.json").write_bytes(b"\xff\xfe\x00\xd8\xff")
-    with pytest.raises(SslrobError, match="not (JSON|text)"):
+    with pytest.raises(SslrobError, match=r"not (JSON|text)"):
         coco(tmp_path)
 
 
 def test_images_that_are_empty_unreadable_or_of_another_size(tmp_path):
     data = coco(write_coco(tmp_path))
     Image.new("RGB", (41, 30)).save(tmp_path / "images/a.png")
-    with pytest.raises(SslrobError, match="41 × 30.*40 × 30"):
+    with pytest.raises(SslrobError, match=r"41 × 30.*40 × 30"):
         data[0]
     (tmp_path / "images/a.png").write_bytes(b"")
     with pytest.raises(SslrobError, match=r"a\.png.* is empty"):
@@ -222,7 +228,7 @@ def test_voc_files_that_are_missing(tmp_path):
         voc(write_voc(tmp_path, names="a\nc\n"))
     with pytest.raises(SslrobError, match="'a' is listed twice"):
         voc(write_voc(tmp_path, names="a\na\n"))
-    with pytest.raises(SslrobError, match="object 2 .* is a 'cat', which is none of the 1 classes"):
+    with pytest.raises(SslrobError, match=r"object 2 .* is a 'cat', which is none of the 1 classes"):
         voc(write_voc(tmp_path), ("dog",))
     (tmp_path / "JPEGImages/b.jpg").unlink()
     with pytest.raises(SslrobError, match=r"b\.jpg.* does not exist"):

@@ -62,7 +62,14 @@ def reference(rows: list[dict], classes: int) -> dict[str, float]:
             (1, truth["crowd"], truth["crowd_labels"], [1.0] * len(truth["crowd"])),
         ):
             for box, label, area in zip(boxes, labels, areas, strict=True):
-                fields = {"id": len(annotations) + 1, "image_id": i, "category_id": label, "bbox": xywh(box), "area": area, "iscrowd": crowd}
+                fields = {
+                    "id": len(annotations) + 1,
+                    "image_id": i,
+                    "category_id": label,
+                    "bbox": xywh(box),
+                    "area": area,
+                    "iscrowd": crowd,
+                }
                 annotations.append(fields)
         for box, score, label in zip(row["boxes"], row["scores"], row["labels"], strict=True):
             results.append({"image_id": i, "category_id": label, "bbox": xywh(box), "score": score})
@@ -75,9 +82,10 @@ def reference(rows: list[dict], classes: int) -> dict[str, float]:
         }
         truth.createIndex()
         found = COCO()
-        found.dataset = {**truth.dataset, "annotations": [
-            {**r, "id": k, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for k, r in enumerate(results, start=1)
-        ]}
+        found.dataset = {
+            **truth.dataset,
+            "annotations": [{**r, "id": k, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for k, r in enumerate(results, start=1)],
+        }
         found.createIndex()
         judge = COCOeval(truth, found, "bbox")
         judge.evaluate()
@@ -86,9 +94,7 @@ def reference(rows: list[dict], classes: int) -> dict[str, float]:
     return {name: 100 * value for name, value in zip(NAMES, judge.stats[:6].tolist(), strict=True) if value >= 0}
 
 
-@pytest.mark.parametrize(
-    ("n", "classes", "seed", "ties"), [(40, 3, 0, False), (40, 3, 1, True), (60, 10, 2, False), (40, 1, 3, True)]
-)
+@pytest.mark.parametrize(("n", "classes", "seed", "ties"), [(40, 3, 0, False), (40, 3, 1, True), (60, 10, 2, False), (40, 1, 3, True)])
 def test_equal_to_pycocotools(n, classes, seed, ties):
     rows = random_rows(n, classes, seed, ties=ties)
     assert any(row["truth"]["crowd"] for row in rows)
@@ -108,7 +114,7 @@ def test_a_weight_is_a_number_of_copies():
     weights = np.random.default_rng(0).integers(0, 4, len(rows))
     copies = [row for row, weight in zip(rows, weights, strict=True) for _ in range(weight)]
     weighted, copied = metrics.aggregator(rows)(weights.astype(float)), metrics.aggregator(copies)(np.ones(len(copies)))
-    assert weighted == pytest.approx(copied, abs=0.5)      # copies have equal scores and are counted one by one
+    assert weighted == pytest.approx(copied, abs=0.5)  # copies have equal scores and are counted one by one
     doubled = metrics.aggregator(rows)(np.full(len(rows), 2.0))
     assert doubled == pytest.approx(metrics.aggregator(rows)(np.ones(len(rows))), rel=1e-9)
 
@@ -119,11 +125,13 @@ def test_a_perfect_detector_and_a_blind_one():
     missed = metrics.row(Detections(truth.boxes[:0], torch.empty(0), truth.labels[:0]), truth)
     assert metrics.aggregator([seen])(np.ones(1)) == pytest.approx(dict.fromkeys(("mAP", "AP50", "AP75", "APm"), 100.0))
     assert metrics.aggregator([missed])(np.ones(1)) == dict.fromkeys(("mAP", "AP50", "AP75", "APm"), 0.0)
-    assert metrics.aggregator([seen, missed])(np.array([1.0, 3.0]))["mAP"] == pytest.approx(100 * 26 / 101)     # recall 0, 0.01, … 0.25
+    assert metrics.aggregator([seen, missed])(np.array([1.0, 3.0]))["mAP"] == pytest.approx(100 * 26 / 101)  # recall 0, 0.01, … 0.25
 
 
 def test_without_objects_there_are_no_metrics():
-    nothing = Objects(torch.empty(0, 4), torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, 4), torch.empty(0, dtype=torch.long))
+    nothing = Objects(
+        torch.empty(0, 4), torch.empty(0, dtype=torch.long), torch.empty(0), torch.empty(0, 4), torch.empty(0, dtype=torch.long)
+    )
     row = metrics.row(Detections(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0.5]), torch.tensor([0])), nothing)
     assert metrics.aggregator([row])(np.ones(1)) == {}
     assert metrics.aggregator([])(np.ones(0)) == {}
@@ -134,8 +142,14 @@ def test_without_objects_there_are_no_metrics():
 
 
 def test_rows_of_a_resized_image_are_in_annotation_pixels():
-    truth = Objects(torch.tensor([[20.0, 10, 60, 40]]), torch.tensor([0]), torch.tensor([300.0]), torch.empty(0, 4),
-                    torch.empty(0, dtype=torch.long), scale=(4.0, 2.0))
+    truth = Objects(
+        torch.tensor([[20.0, 10, 60, 40]]),
+        torch.tensor([0]),
+        torch.tensor([300.0]),
+        torch.empty(0, 4),
+        torch.empty(0, dtype=torch.long),
+        scale=(4.0, 2.0),
+    )
     row = metrics.row(Detections(torch.tensor([[20.0, 10, 60, 42]]), torch.tensor([0.5]), torch.tensor([0])), truth)
     assert row["truth"]["boxes"] == [[5.0, 5.0, 15.0, 20.0]]
     assert row["boxes"] == [[5.0, 5.0, 15.0, 21.0]]
@@ -148,4 +162,4 @@ def test_many_weightings_are_cheap():
     start = time.process_time()
     for one in weights:
         aggregate(one)
-    assert time.process_time() - start < 0.6      # ten times what it takes on one idle core of 2026
+    assert time.process_time() - start < 0.6  # ten times what it takes on one idle core of 2026

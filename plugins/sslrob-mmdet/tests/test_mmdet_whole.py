@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from sslrob.errors import SslrobError
 from sslrob_mmcv import bridge
 from sslrob_mmdet import resolve_reference
 from sslrob_mmdet.objects import objects
 from sslrob_mmdet.task import Detection
 
+from sslrob.errors import SslrobError
+
 SMALL = "backbone=dict(depth=18, base_channels=16, init_cfg=None), neck=dict(in_channels=[16, 32, 64, 128], out_channels=32), "
-BASES = {      # and what makes them small, and lets untrained heads find something
+BASES = {  # and what makes them small, and lets untrained heads find something
     "faster": (
         "pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py",
         "rpn_head=dict(in_channels=32, feat_channels=32), test_cfg=dict(rcnn=dict(score_thr=0.01)), "
@@ -41,7 +42,7 @@ def configs(tmp_path_factory) -> dict[str, Path]:
 
 
 def scene():
-    image = torch.rand(3, 75, 95, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(3, 75, 150, generator=torch.Generator().manual_seed(0))
     return image, objects(torch.tensor([[5.0, 10, 45, 60], [30, 30, 85, 70]]), torch.tensor([3, 7]))
 
 
@@ -53,7 +54,7 @@ def theirs(path: Path):
     from sslrob_mmdet.sampling import stable
 
     torch.manual_seed(0)
-    model = bridge.build(models, stable(bridge.read_config(str(path), "mmdet"))).train()      # its config freezes BatchNorm
+    model = bridge.build(models, stable(bridge.read_config(str(path), "mmdet"))).train()  # its config freezes BatchNorm
     image, truth = scene()
     size = tuple(image.shape[1:])
     sample = DetDataSample(metainfo={"img_shape": size, "ori_shape": size, "scale_factor": (1.0, 1.0), "img_id": 0})
