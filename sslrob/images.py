@@ -20,12 +20,14 @@ def open_rgb(path: Path) -> Image.Image:
     """The image in RGB.
 
     Raises:
-        SslrobError: the file is missing, empty or not an image.
+        SslrobError: the file is missing, empty, not an image, or not one of 8 bits a channel.
     """
     try:
         if path.stat().st_size == 0:
             raise SslrobError(f"image {str(path)!r} is empty", hint="restore the file or remove it from the data set")
         with Image.open(path) as image:
+            if image.mode[0] in "IF":  # Pillow would cut these off at 255
+                raise SslrobError(f"image {str(path)!r} has more than 8 bits a channel", hint="convert it to 8 bits a channel")
             return image.convert("RGB")
     except FileNotFoundError:
         raise SslrobError(f"image {str(path)!r} does not exist", hint="check the data set's path and its annotations") from None

@@ -60,7 +60,8 @@ def existing(folder: Path) -> list[Path]:
 
 def file_name(id: str) -> str:
     """Where the picture of this image goes."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", id.rpartition(".")[0] or id).strip(".-")[-120:] + ".png"
+    stem = re.sub(r"\.[A-Za-z]+$", "", id)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-")[-120:] + ".png"
 
 
 def picture(judged: Judged, i: int, task: Task, *, classes: Sequence[str]) -> Image.Image:

@@ -22,7 +22,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def bootstrap(
-    aggregate: Callable[[NDArray[np.float64]], dict[str, float]], n: int, *, draws: int = 300, seed: int = 0
+    aggregate: Callable[[NDArray[np.float64]], dict[str, float]], n: int, *, draws: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """The 95 % percentile interval of every metric, by drawing n images with replacement (Efron 1979).
 

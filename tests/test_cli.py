@@ -88,29 +88,29 @@ def answer(capsys, *words: str) -> tuple[int, str, str]:
 # What is listed, and how fast
 
 
-@pytest.mark.parametrize("words", LISTS, ids=" ".join)
-def test_lists_import_nothing_heavy(words):
-    code = f"import sys; from sslrob.cli import run; code = run({words!r}); print([m for m in {HEAVY!r} if m in sys.modules], code)"
+def test_lists_import_nothing_heavy():
+    code = f"import sys; from sslrob.cli import run; codes = [run(words) for words in {LISTS!r}]; print([m for m in {HEAVY!r} if m in sys.modules], set(codes))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[] 0"
+    assert done.stdout.splitlines()[-1] == "[] {0}"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["zoo", "list"]], ids=" ".join)
 def test_lists_answer_in_half_a_second(words):
-    """Of processor time, so that other processes do not count; on a machine they slow down, against what pydantic alone takes."""
+    """Of processor time, the best of three; where other processes slow that down too, against what pydantic alone takes."""
 
-    def spent(*command: str) -> float:
+    def spent(code: str) -> float:
         before = os.times()
-        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    pairs = [
-        (spent("-c", f"from sslrob.cli import run; run({words!r})"), spent("-c", "import typer, yaml, pydantic.type_adapter"))
-        for _ in range(3)
-    ]
-    took, reference = (min(times) for times in zip(*pairs, strict=True))
-    assert took < max(0.5, 2.5 * reference)
+    took, reference = 9.0, 9.0
+    for _ in range(3):
+        took = min(took, spent(f"from sslrob.cli import run; run({words!r})"))
+        if took < 0.5:
+            return
+        reference = min(reference, spent("import typer, yaml, pydantic.type_adapter"))
+    assert took < 2.5 * reference
 
 
 def test_help(capsys, golden):
@@ -131,7 +131,8 @@ def test_version(capsys):
 
 
 def test_lists(capsys, golden, zoo):
-    told = [f"$ sslrob {' '.join(words)}\n{answer(capsys, *words)[1]}" for words in LISTS[2:6]]
+    lists = (["zoo", "list"], ["zoo", "list", "heads"], ["tasks", "list"], ["defenses", "list"])
+    told = [f"$ sslrob {' '.join(words)}\n{answer(capsys, *words)[1]}" for words in lists]
     golden("lists.txt", "\n".join(told))
 
 
@@ -139,7 +140,7 @@ def test_lists_as_json(capsys, zoo):
     found = json.loads(answer(capsys, "zoo", "list", "--json")[1])
     assert found["backbones"]["toy-1"]["pretraining"]["epochs"] == 800
     assert set(found) == {"backbones", "datasets"}
-    assert [entry["attack"] for entry in json.loads(answer(capsys, "attacks", "list", "--json")[1])][0] == "pgd"
+    assert "pgd" in [entry["attack"] for entry in json.loads(answer(capsys, "attacks", "list", "--json")[1])]
     plugins = json.loads(answer(capsys, "plugins", "list", "--json")[1])
     assert plugins["plugins"]["sslrob-toy 1.0"]["backbone"] == ["toy"]
     assert "sslrob-mmdet 0.1.0" in plugins["broken"]
@@ -305,8 +306,7 @@ def test_wrong_words(capsys, zoo, golden):
     for words in WRONG:
         code, out, err = answer(capsys, *words.split())
         assert code == 2
-        assert not out
-        told.append(f"$ sslrob {words}\n{err}")
+        told.append(f"$ sslrob {words}\n{out}{err}")
     golden("errors.txt", "\n".join(told))
 
 

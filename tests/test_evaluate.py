@@ -147,7 +147,7 @@ def test_a_cheat_on_one_image_of_many_is_found_and_named():
         x[4, 0, 0, 0] += 1.01 * threat_model.epsilon
         return x
 
-    with pytest.raises(BudgetExceeded, match="on 1 of 6 images: 'toy-004' moved by 0.063373"):
+    with pytest.raises(BudgetExceeded, match=r"on 1 of 6 images: 'toy-004' moved by 0\.063373"):
         judged(attack=Returns(one))
 
 
@@ -187,9 +187,9 @@ def test_no_row_of_a_refused_batch():
         return images + (0.5 if float(images[0, 0, 0, 0]) == float(toys()["classification"].dataset.images[4, 0, 0, 0]) else 0)
 
     toy, found = toys()["classification"], []
+    run = evaluate(Question(toy.task, toy.victim, Returns(cheat_later), EPSILON), batches(toy.dataset, 2))
     with pytest.raises(BudgetExceeded):
-        for part in evaluate(Question(toy.task, toy.victim, Returns(cheat_later), EPSILON), batches(toy.dataset, 2)):
-            found += [row["id"] for row in part.rows]
+        found.extend(row["id"] for part in run for row in part.rows)
     assert found == ["toy-000", "toy-001", "toy-002", "toy-003"]
 
 

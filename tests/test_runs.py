@@ -34,7 +34,11 @@ def run(tmp_path):
 def in_another_process(code, *arguments, **keywords):
     """A Python process that runs `code`."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **keywords
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **keywords,
     )
 
 

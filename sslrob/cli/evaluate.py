@@ -100,7 +100,8 @@ def evaluate(
         else:
             from sslrob.execute import run
 
-            typer.secho(spec.sentence(), bold=True)
+            if not as_json:
+                typer.secho(spec.sentence(), bold=True)
             with _progress(as_json) as progress:
                 record = run(
                     spec, runs=runs, limit=limit, batch_size=batch_size, shards=shards, device=device, pictures=pictures, progress=progress

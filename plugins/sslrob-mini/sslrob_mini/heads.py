@@ -82,7 +82,7 @@ def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None =
         weights: of the backbone, instead of the zoo's.
         epochs: instead of the recipe's.
     """
-    began = time.process_time()
+    began, part = time.process_time(), out / f"{name}.part.pt"
     torch.manual_seed(SEED)
     zoo, task = zoo_files.load(), assemble.task(recipe.task)
     shipped = zoo.get("dataset", DATASETS[recipe.task])
@@ -97,12 +97,11 @@ def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None =
         schedule = recipe.schedule if epochs is None else replace(recipe.schedule, epochs=epochs)
         samples = [data[i] for i in range(len(data))]
         steps = len(samples) // recipe.batch_size
-        part = out / f"{name}.part.pt"
         train(victim, shuffled(samples, recipe.batch_size), steps, schedule, checkpoint=part, log=lambda row: print(name, row, flush=True))
-        part.unlink(missing_ok=True)
     path = out / f"{name}.safetensors"
     state = victim.state_dict() if recipe.protocol == "finetuned" else head_state(victim)
     save_file({name: halved(tensor) for name, tensor in state.items()}, path)
+    part.unlink(missing_ok=True)
     return {"name": name, "cpu_seconds": round(time.process_time() - began)}
 
 

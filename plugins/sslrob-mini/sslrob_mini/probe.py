@@ -80,6 +80,7 @@ def read_crops(split: str, folder: Path = CROPS) -> tuple[Tensor, Tensor]:
 
 def main(arguments: list[str]) -> int:
     """Print a table: linear probe and 20-NN accuracy in percent of embeddings of the test crops, fitted on the training crops."""
+    torch.set_num_threads(1)  # more of them fight over a loaded machine
     (known, labels), (asked, answers) = read_crops("train"), read_crops("test")
     torch.manual_seed(0)
     rows = {"raw pixels": (known.flatten(1), asked.flatten(1))}
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> int:
     print(f"{'embedding':<24}{'linear':>8}{'20-NN':>8}")
     for name, (a, b) in rows.items():
         scores = [100 * (classify(a, labels, b) == answers).float().mean().item() for classify in (linear_probe, nearest_neighbours)]
-        print(f"{name:<24}{scores[0]:>8.1f}{scores[1]:>8.1f}")
+        print(f"{name:<24}{scores[0]:>8.1f}{scores[1]:>8.1f}", flush=True)
     return 0
 
 

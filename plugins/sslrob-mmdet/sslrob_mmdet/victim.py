@@ -60,13 +60,17 @@ class MMDetVictim(Victim):
         self._extract = type(detector).extract_feat
         detector.extract_feat = _as_they_are
         self._heads = _mmdet_modules(detector)
-        self._dense = _dense_head(detector)
         self._draws = hasattr(detector, "dn_query_generator")  # DINO's denoising queries
 
     @property
     def backbone(self) -> Backbone | None:
         maps = self.detector.backbone
         return maps.backbone if isinstance(maps, Maps) else None
+
+    @property
+    def _dense(self) -> nn.Module | None:
+        """No attribute of its own: the head's tensors would stand twice in the state dict."""
+        return _dense_head(self.detector)
 
     def forward(self, images: Tensor) -> Pyramid:
         x = self.prepare(images)

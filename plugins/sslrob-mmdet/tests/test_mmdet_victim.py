@@ -184,6 +184,9 @@ def test_the_backbone_is_there_once(trained):
     assert isinstance(victim.backbone, ToyBackbone)
     keys = [key for key in victim.state_dict() if key.endswith("stem.weight")]
     assert keys == ["detector.backbone.backbone.stem.weight"]
+    for one in trained.values():
+        places = [value.data_ptr() for value in one.state_dict().values()]
+        assert len(set(places)) == len(places)
     copied = copy.deepcopy(victim)
     assert copied.backbone is not victim.backbone
     images, truths = scenes(1, 6)

@@ -49,7 +49,7 @@ class Swav:
 
 
 SUPERVISED = Supervised(
-    schedule=Schedule(steps=2800, learning_rate=3e-3, weight_decay=0.02),
+    schedule=Schedule(steps=1500, learning_rate=3e-3, weight_decay=0.02),
     placing=Placing(),
     view=Cropping(size=64, area=(0.6, 1.0), spread=0.2),
     colours=Recolouring(strength=0.5, grey=0.1, blur=0.2),
