@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from math import ceil
@@ -149,6 +150,6 @@ def _read(path: Path) -> Image.Image:
 def _write(image: Image.Image, path: Path) -> None:
     with telling_of_the_disk(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")  # shards write the contact sheet at the same time
         image.save(part, format="PNG")
         part.replace(path)

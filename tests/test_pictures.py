@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +109,20 @@ def test_pictures_that_are_there_are_left_alone(tmp_path):
     assert save(judged(), tmp_path, task=task) == 2
     assert not task.drawn
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_two_shards_may_write_the_contact_sheet_at_once(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from PIL import Image
+from sslrob import pictures
+for _ in range(100):
+    pictures._write(Image.new("RGB", (8, 8)), Path(sys.argv[1]) / pictures.OVERVIEW)
+"""
+    shards = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    assert [shard.wait() for shard in shards] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == [pictures.OVERVIEW]
 
 
 def test_nothing_asked_makes_no_folder(tmp_path):
