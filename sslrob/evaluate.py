@@ -97,16 +97,17 @@ def _evaluate_batch(question: Question, batch: Batch, watch: Watch) -> Judged:
         streams = Streams(question.seed, part.ids)
         found = question.attack.perturb(objective, part.images.clone(), question.threat_model, streams=streams)
         require_allowed(found, part, question.threat_model, question.attack)
-        adversarial[left] = found
+        adversarial[left] = found.detach()
         cost = objective.cost
         spent[:, left.cpu()] = torch.stack([cost.forwards, cost.backwards, cost.dead]).cpu()
     attacked = judge(victim, adversarial, batch.targets)
-    declined = ~attacked.fooled & (attacked.quality > clean.quality)
+    declined = left & ~attacked.fooled & (attacked.quality > clean.quality)
     adversarial[declined] = images[declined]
+    same = declined | ~left  # of a victim that draws at random, another look at the clean image would be another verdict
     robust = Verdict(
-        attacked.fooled,
-        torch.where(declined, clean.quality, attacked.quality),
-        [clean.predictions[i] if kept else attacked.predictions[i] for i, kept in enumerate(declined.tolist())],
+        torch.where(same, clean.fooled, attacked.fooled),
+        torch.where(same, clean.quality, attacked.quality),
+        [(clean if kept else attacked).predictions[i] for i, kept in enumerate(same.tolist())],
     )
     rounded = judge(victim, to_8bit(adversarial, images), batch.targets)
     distance = question.threat_model.distance(adversarial, images)

@@ -6,12 +6,14 @@ A shard is every n-th of the images that are left; each shard writes its own row
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -84,9 +86,9 @@ def run(
     with store.alone():
         started = time.monotonic()
         facts = {**provenance(_plugins(spec), devices[0]), "dataset": data.fingerprint}
+        _require_same_data(store, data)
         before = store.open(spec.id, spec.model_dump(mode="json"), facts)
         try:
-            _require_same_data(before, data, store)
             done = {row["id"] for row in store.rows()}
             left = [i for i in sorted(chosen) if data.ids[i] not in done]
             flags = {flag["name"]: flag for flag in before.get("flags", []) if flag["name"] in trust.OF_VICTIM}
@@ -107,6 +109,7 @@ def run(
             sentence=spec.sentence(),
             results=results,
             flags=list(flags.values()),
+            provenance=facts if left else before.get("provenance", facts),  # of whoever did the work
             seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1),
         )
     return {**record, "folder": str(store.folder)}
@@ -223,9 +226,17 @@ def _work(parts: Sequence[Part], done: int, total: int, store: Run, progress: Pr
 
 
 def _hold(stop: Event) -> None:
-    """Keep, in a worker process, the event that ends it early: another shard failed."""
+    """Keep, in a worker process, the event that ends it early: another shard failed; end it, too, when this command was killed."""
     global _STOP
     _STOP = stop
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _parts(
@@ -241,10 +252,13 @@ def _plugins(spec: Spec) -> set[str]:
     return {spec.task.plugin, spec.attack.plugin, *([spec.backbone.plugin] if spec.backbone is not None else [])}
 
 
-def _require_same_data(before: dict[str, Any], data: Dataset, store: Run) -> None:
-    """Raises:
-    SslrobError: the run was begun on other images or annotations.
+def _require_same_data(store: Run, data: Dataset) -> None:
+    """Before anything of the run is written, or the next call would find this data set's fingerprint beside the other's rows.
+
+    Raises:
+        SslrobError: the run was begun on other images or annotations.
     """
+    before = store.record() if store.record_path.exists() else {}
     earlier = before.get("provenance", {}).get("dataset", data.fingerprint)
     if earlier != data.fingerprint and store.count():
         raise SslrobError(

@@ -75,7 +75,7 @@ def picture(judged: Judged, i: int, task: Task, *, classes: Sequence[str]) -> Im
         _panel(adversarial, _adversarial_caption(row), scale, task, judged.robust.predictions[i], classes),
     ]
     amplified, factor = amplify(adversarial - clean)
-    last = _captioned(_enlarged(amplified, scale), f"difference × {factor}" if factor else "no difference")
+    last = _captioned(_enlarged(amplified, scale), f"difference, {factor} times" if factor else "no difference")
     return _joined([*seen, last], across=True)
 
 
@@ -94,7 +94,7 @@ def contact_sheet(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def _clean_caption(row: dict[str, Any]) -> str:
-    return "clean: wrong already, so not attacked" if row["clean"]["fooled"] else "clean"
+    return "clean: fooled already, so not attacked" if row["clean"]["fooled"] else "clean"
 
 
 def _adversarial_caption(row: dict[str, Any]) -> str:

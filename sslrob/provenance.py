@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-LIBRARIES = ("torch", "torchvision", "numpy", "mmdet", "mmsegmentation", "mmengine", "mmcv", "mmcv-lite")
+LIBRARIES = ("torch", "torchvision", "numpy", "mmdet", "mmsegmentation", "mmengine", "mmcv", "mmcv-lite", "sslrob-mmcv")
 
 
 def provenance(plugins: Iterable[str], device: str) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def estimate(metric: Mapping[str, float | None] | None) -> str:
 def _figures(record: Record) -> Iterator[tuple[str, str]]:
     results, spec = record["results"], record["spec"]
     success, cost, distance = results["attack_success_rate"], results["cost"], results["distance"]
-    yield "attack success rate", f"{estimate(success)} % of the {_images(success['n'])} that were right when clean"
+    yield "attack success rate", f"{estimate(success)} % of the {_images(success['n'])} not fooled when clean"
     yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked"
     linf = spec["threat_model"].startswith("linf:")
     mean, largest = (f"{255 * value:.3g}/255" if linf else f"{value:.4g}" for value in (distance["mean"], distance["max"]))

@@ -60,8 +60,8 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
         raise SslrobError("--weights is for --victim", hint="leave it out; the weights of a backbone stand in the zoo")
     if asked.victim is not None and asked.head is not None:
         raise SslrobError("a whole victim has its own head", hint="leave --head out, or compose: --backbone NAME")
-    if asked.seed < 0:
-        raise SslrobError(f"seed {str(asked.seed)!r} is negative", hint="use 0 or more")
+    if not 0 <= asked.seed < 2**63:
+        raise SslrobError(f"seed {str(asked.seed)!r} is {'negative' if asked.seed < 0 else 'too large'}", hint="use 0 or more, below 2^63")
     whole = None if asked.victim is None else _whole(asked.victim, zoo, plugins)
     task, dataset_id = _task_and_dataset(asked, whole, zoo, plugins)
     dataset = zoo.get("dataset", dataset_id)

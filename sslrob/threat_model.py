@@ -73,7 +73,7 @@ class Linf(ThreatModel):
         return _move(images, origin).abs().amax(1)
 
     def steepest(self, gradient: Tensor, images: Tensor, size: float = 1.0) -> Tensor:
-        return size * self.epsilon * gradient.sign()
+        return size * self.epsilon * gradient.nan_to_num(0).sign()
 
     def project(self, images: Tensor, origin: Tensor) -> Tensor:
         return images.clamp(origin - self.epsilon, origin + self.epsilon).clamp(0, 1)

@@ -99,7 +99,7 @@ def test_the_factor_is_as_large_as_the_range_takes():
 def test_captions(clean, robust, declined, told):
     row = {"clean": {"fooled": clean}, "robust": {"fooled": robust}, "declined": declined, "distance": EPSILON}
     assert pictures._adversarial_caption(row) == told
-    assert ("wrong already" in pictures._clean_caption(row)) == clean
+    assert ("fooled already" in pictures._clean_caption(row)) == clean
 
 
 def test_pictures_that_are_there_are_left_alone(tmp_path):

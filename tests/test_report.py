@@ -100,7 +100,9 @@ def test_several_runs_are_a_table(golden, tmp_path, monkeypatch):
 
 def test_a_run_that_attacked_nothing(tmp_path):
     results = {**RESULTS, "attack_success_rate": {"value": None, "low": 0.0, "high": 100.0, "n": 0}}
-    assert "attack success rate  – % of the 0 images" in plain(show(read(store(tmp_path / "run", {**RECORD, "results": results}))))
+    assert "attack success rate  – % of the 0 images not fooled when clean" in plain(
+        show(read(store(tmp_path / "run", {**RECORD, "results": results})))
+    )
 
 
 def test_a_spec_of_another_version_is_named_by_its_folder(tmp_path):

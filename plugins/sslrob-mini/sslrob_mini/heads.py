@@ -53,16 +53,11 @@ class Recipe:
 
 FROZEN = Schedule(epochs=4, learning_rate=2e-3)
 FINETUNED = Schedule(epochs=8, learning_rate=2e-3, train="all", backbone_rate=0.5)
-SLIM: dict[str, dict[str, Any]] = {      # settings of the heads: the collection has to stay small
-    "fcn": {"width": 48},
-    "upernet": {"width": 32},
-    "fcos": {"width": 48},
-    "faster-rcnn": {"width": 32},
-}
+SLIM: dict[str, dict[str, Any]] = {"fcn": {"width": 48}, "fcos": {"width": 48}}      # the collection has to stay small
 
 
 def _dense(backbone: str, kind: str, schedule: Schedule, protocol: Literal["frozen", "finetuned"] = "frozen") -> Recipe:
-    task = "segmentation" if kind in ("fcn", "upernet") else "detection"
+    task = "segmentation" if kind == "fcn" else "detection"
     return Recipe(f"mini-{backbone}", task, kind, protocol, schedule, SLIM[kind])
 
 
@@ -70,7 +65,6 @@ RECIPES = {
     **{f"{name}-linear": Recipe(f"mini-{name}", "classification", "linear", "linear") for name in ("swav", "supervised", "random")},
     **{f"{name}-{kind}": _dense(name, kind, FROZEN) for name in ("swav", "supervised", "random") for kind in ("fcn", "fcos")},
     **{f"supervised-{kind}-finetuned": _dense("supervised", kind, FINETUNED, "finetuned") for kind in ("fcn", "fcos")},
-    **{f"supervised-{kind}": _dense("supervised", kind, FROZEN) for kind in ("upernet", "faster-rcnn")},
 }
 DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned"}     # the first choice where a backbone has several heads on a data set
 

@@ -102,7 +102,7 @@ def test_the_collection_is_as_good_as_it_says():
     assert clean["mini-swav-linear"]["top1"] >= 2 * clean["mini-random-linear"]["top1"]
     assert clean["mini-supervised-fcos-finetuned"]["AP50"] >= 60
     assert clean["mini-swav-fcos"]["AP50"] >= 5 * clean["mini-random-fcos"]["AP50"]
-    assert clean["mini-supervised-fcn-finetuned"]["mIoU"] >= 45
+    assert clean["mini-supervised-fcn-finetuned"]["miou"] >= 45
 
 
 @pytest.mark.slow
