@@ -170,8 +170,8 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
     todo = (batch.to(device) for batch in batches(data, part.batch_size, indices=part.indices))
     with telling_of_the_device(part.batch_size):
         for judged in evaluate(question, todo, watch=watch):
-            store.append(judged.rows)
             pictures.save(judged, task, classes=classes_of(spec, data), folder=part.folder / "pictures", ids=part.pictured)
+            store.append(judged.rows)  # last: an image with a row is never looked at again
             count += len(judged.rows)
             if tell is not None:
                 tell(count)

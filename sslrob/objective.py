@@ -18,6 +18,7 @@ from sslrob.errors import SslrobError, close_names
 from sslrob.task import Victim
 
 Access = Literal["white-box", "score", "decision"]
+ROUNDING = 1e-5  # of an embedding's length: nearer ones are the same; another batch size moves it by some 1e-7
 
 
 class Feedback:
@@ -133,7 +134,8 @@ class EmbeddingObjective(Objective):
     """Push the pooled embedding away from that of the clean image (cosine distance).
 
     It needs no labels, so it cannot judge: nothing is ever fooled, and the farther the better.  The task judges afterwards.
-    The clean image itself is a stationary point of the cosine: attacks need a random start.
+    The clean image itself is a stationary point of the cosine: attacks need a random start.  There the gradient is rounding alone, and is
+    told as the zero that it means, so that an attack which starts there is flagged instead of following noise.
     """
 
     backbone: Backbone
@@ -141,7 +143,9 @@ class EmbeddingObjective(Objective):
 
     def _look(self, images: Tensor, progress: float) -> Feedback:
         del progress
-        loss = 1 - F.cosine_similarity(self.backbone(images).pooled, self.anchors)
+        pooled = self.backbone(images).pooled
+        there = (pooled.detach() - self.anchors).norm(dim=1) <= ROUNDING * self.anchors.norm(dim=1)
+        loss = (1 - F.cosine_similarity(pooled, self.anchors)).masked_fill(there, 0)
         return Feedback(loss, lambda: torch.zeros_like(loss, dtype=torch.bool), lambda: -loss)
 
     def _subset(self, keep: Tensor) -> Objective:

@@ -227,6 +227,8 @@ def _head(name: str, record: records.Head, task: Component) -> HeadSpec:
 
 def _victim(name: str, record: records.Victim, weights: Path | None) -> VictimSpec:
     source = record.weights if weights is None else Weights(file=weights.expanduser().resolve())
+    if source is None:
+        raise SslrobError(f"victim {name!r} has no weights but random ones", hint="add its checkpoint: --weights FILE")
     return VictimSpec(
         id=name, reference=record.reference, settings=record.settings, weights=_summed(source), classes=record.classes, clean=record.clean
     )

@@ -94,6 +94,7 @@ def _dataset(name: str, zoo: Zoo, plugins: Plugins) -> str:
 def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> tuple[str, str]:
     """What was found, and what is wrong with the metrics."""
     from sslrob import assemble, trust
+    from sslrob.execute import chosen_devices
 
     record = zoo.heads[name]
     dataset = zoo.datasets[record.dataset]
@@ -101,7 +102,7 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> 
     data = assemble.dataset(dataset, task)
     classes = dataset.classes or tuple(getattr(data, "classes", ()))
     body = assemble.backbone(zoo.backbones[record.backbone], name=record.backbone, plugins=plugins)
-    victim = assemble.victim(record, body, task, classes=classes, name=name).to(device)
+    victim = assemble.victim(record, body, task, classes=classes, name=name).to(chosen_devices(device)[0])
     if not metrics:
         return f"fits {record.backbone}", ""
     rows = clean_rows(task, victim, data)

@@ -95,13 +95,14 @@ class MMDetVictim(Victim):
         return [Detections(*(t.cpu() for t in found)) for found in self._found(outputs)]
 
     def _losses(self, outputs: Pyramid, targets: Sequence[Objects], name: str) -> Tensor:
-        with _flagged(self._heads), same_draws(outputs.maps[0].device) if self._draws else nullcontext():
+        with _flagged(self._heads):
             batched = None if self._dense is None else self._dense(outputs.maps)
             return torch.stack([self._loss(outputs, i, batched, t, name) for i, t in enumerate(targets)])
 
     def _loss(self, outputs: Pyramid, i: int, batched: Any, target: Objects, name: str) -> Tensor:
         maps = tuple(m[i : i + 1] for m in outputs.maps)
-        with nullcontext() if batched is None else _answering(self._dense, _part(batched, i)):
+        draws = same_draws(maps[0].device) if self._draws else nullcontext()
+        with draws, nullcontext() if batched is None else _answering(self._dense, _part(batched, i)):
             parts = self.detector.loss(maps, [_sample(outputs, target)])
         terms = [
             t.mean() for key, part in parts.items() if _counts(key, name) for t in (part if isinstance(part, list | tuple) else [part])

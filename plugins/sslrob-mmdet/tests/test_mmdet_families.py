@@ -22,7 +22,7 @@ FAMILIES = {  # and the side of images that they need
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # what mmcv's older layers and mmdet say of themselves
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:To copy construct")  # of mmcv and mmdet
 @pytest.mark.parametrize(("config", "side"), FAMILIES.items())
 def test_a_loss_is_of_one_image_and_the_same_each_time(config, side):
     torch.manual_seed(0)
