@@ -253,11 +253,14 @@ def _attack(asked: Words, task: Component, zoo: Zoo, plugins: Plugins) -> Attack
     restarts = preset.restarts if asked.restarts is None else asked.restarts
     if restarts < 1:
         raise SslrobError(f"{restarts} restarts are no attack", hint="use 1 or more")
+    objective = asked.objective or preset.objective
+    if objective.partition(":")[0] not in ("task", "embedding"):  # whether the victim has the loss is seen once it is built
+        raise unknown("objective", objective, ("task", "task:LOSS", "embedding"))
     return AttackSpec(
         id=name,
         use=preset.use,
         plugin=component.plugin,
-        objective=asked.objective or preset.objective,
+        objective=objective,
         settings=complete(attack, preset.settings, asked.settings, f"attack {name!r}"),
         restarts=restarts,
     )

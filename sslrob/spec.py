@@ -123,7 +123,7 @@ class Spec(Record):
         size = f", {self.dataset.images} images" if self.dataset.images else ""
         parts = [f"{asked}{self.subject}", f"{self.dataset.id} ({self.dataset.split}{size})"]
         if self.head:
-            parts.append(f"{self.head.kind}, {self.head.protocol}")
+            parts.append(", ".join(dict.fromkeys([self.head.kind, self.head.protocol])))
         return " · ".join([*parts, self._attack(), self.threat_model])
 
     def _attack(self) -> str:
