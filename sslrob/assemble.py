@@ -66,7 +66,12 @@ def dataset(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False)
         return task.dataset(record.path, format=record.format, classes=record.classes, settings=record.settings)
     if record.fit is None:
         raise SslrobError("this data set has no fit split", hint="add `fit: {path: …}` to its zoo entry: what learns needs other images")
-    return task.dataset(record.fit.path, format=record.format, classes=record.classes, settings={**record.settings, **record.fit.settings})
+    settings = {**record.settings, **record.fit.settings}
+    if (record.fit.path, settings) == (record.path, record.settings):
+        raise SslrobError(
+            "the fit split is the split that is evaluated", hint="give `fit` in the zoo entry another path, or other settings"
+        )
+    return task.dataset(record.fit.path, format=record.format, classes=record.classes, settings=settings)
 
 
 def victim(
@@ -94,7 +99,9 @@ def victim(
         state = weights.read(head.weights)
     found = weights.load_head(built, state, what=f"head {name!r}")
     if (found == "finetuned") != (head.protocol == "finetuned"):
-        raise SslrobError(f"head {name!r} is recorded as {head.protocol}, but its weights are {found}", hint="correct protocol in its zoo entry")
+        raise SslrobError(
+            f"head {name!r} is recorded as {head.protocol}, but its weights are {found}", hint="correct protocol in its zoo entry"
+        )
     return built.eval()
 
 

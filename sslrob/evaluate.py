@@ -183,9 +183,3 @@ def at_rest(victim: Victim) -> Iterator[None]:
             module.training = flag
         for parameter, flag in wanted.items():
             parameter.requires_grad_(flag)
-
-
-def attack_success_rate(rows: Sequence[Row]) -> tuple[int, int]:
-    """(fooled, n): of the n images that were not fooled when clean, how many are."""
-    right = [row for row in rows if not row["clean"]["fooled"]]
-    return sum(row["robust"]["fooled"] for row in right), len(right)

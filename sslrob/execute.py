@@ -33,6 +33,7 @@ from sslrob.streams import Streams
 from sslrob.summary import summarise
 from sslrob.task import Task, Victim
 from sslrob.threat_model import ThreatModel, parse
+from sslrob.whole import require_classes
 
 Progress = Callable[[int, int], None]  # images done, images in all
 POLL = 0.5  # seconds between two looks at how far the shards are
@@ -109,7 +110,7 @@ def run(
             sentence=spec.sentence(),
             results=results,
             flags=list(flags.values()),
-            provenance=facts if left else before.get("provenance", facts),  # of whoever did the work
+            **({} if left or not done else {"provenance": before["earlier"][-1], "earlier": before["earlier"][:-1]}),  # of who did the work
             seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1),
         )
     return {**record, "folder": str(store.folder)}
@@ -139,10 +140,9 @@ def chosen_devices(device: str) -> list[str]:
 def load_victim(spec: Spec, task: Task, data: Dataset) -> Victim:
     """The victim of a spec, on the CPU, in eval mode."""
     if spec.victim is not None:
-        from sslrob.weights import fetch
-
-        path = fetch(spec.victim.weights) if spec.victim.weights is not None else None
-        return task.whole(spec.victim.reference, weights=path, settings=spec.victim.settings).eval()
+        asked, classes = spec.victim, classes_of(spec, data)
+        require_classes(asked.id, asked.classes, classes)
+        return task.whole(asked.reference, weights=asked.weights, settings=asked.settings, classes=classes).eval()
     if spec.backbone is None or spec.head is None:
         raise ValueError("a spec needs a backbone and a head, or a whole victim")
     body = assemble.backbone(spec.backbone, name=spec.backbone.id)
@@ -168,7 +168,7 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
     question = Question(task, victim, attack, threat_model, spec.attack.objective, spec.seed)
     store, watch, before, count = Run(part.folder), trust.Watch(), trust.state_digest(victim.state_dict()), 0
     todo = (batch.to(device) for batch in batches(data, part.batch_size, indices=part.indices))
-    with telling_of_the_device(part.batch_size):
+    with telling_of_the_device(part.batch_size), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         for judged in evaluate(question, todo, watch=watch):
             pictures.save(judged, task, classes=classes_of(spec, data), folder=part.folder / "pictures", ids=part.pictured)
             store.append(judged.rows)  # last: an image with a row is never looked at again
@@ -271,7 +271,7 @@ def _off(spec: Spec, data: Dataset, results: dict[str, Any]) -> list[trust.Flag]
     """A clean metric other than the zoo's can be told on the whole split only."""
     if results["images"] < len(data):
         return []
-    return trust.clean_metric_off(spec.clean, {name: (m["low"], m["high"]) for name, m in results["clean"].items()})
+    return trust.clean_metric_off(spec.clean, {name: metric["value"] for name, metric in results["clean"].items()})
 
 
 def classes_of(spec: Spec, data: Dataset) -> tuple[str, ...]:

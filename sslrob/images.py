@@ -31,7 +31,7 @@ def open_rgb(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise SslrobError(f"image {str(path)!r} does not exist", hint="check the data set's path and its annotations") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise SslrobError(f"image {str(path)!r} cannot be read: {error}", hint="restore the file or remove it from the data set") from None
 
 

@@ -178,9 +178,19 @@ class Plugins:
         return found
 
     def resolve(self, text: str) -> Victim | None:
-        """The whole victim that a reference `SCHEME:REST` means to some plugin, else None."""
-        found: Victim | None = self._manager.hook.resolve_reference(text=text)
-        return found
+        """The whole victim that a reference `SCHEME:REST` means to some plugin, else None; a plugin that fails is remembered as broken."""
+        for implementation in reversed(self._manager.hook.resolve_reference.get_hookimpls()):
+            try:
+                found: Any = implementation.function(text)
+            except SslrobError:
+                raise
+            except Exception as error:  # it harms nothing else
+                self.broken[str(implementation.plugin_name).rpartition(" #")[0]] = f"{type(error).__name__}: {error}"
+            else:
+                if found is not None:
+                    victim: Victim = found
+                    return victim
+        return None
 
     def complaints(self) -> list[str]:
         """A phrase for each plugin that did not load."""

@@ -109,6 +109,8 @@ def _figures(record: Record) -> Iterator[tuple[str, str]]:
     linf = spec["threat_model"].startswith("linf:")
     mean, largest = (f"{255 * value:.3g}/255" if linf else f"{value:.4g}" for value in (distance["mean"], distance["max"]))
     yield "distance", f"{mean} on average, {largest} at most"
+    if linf and 0 < 255 * distance["max"] < 0.999:
+        yield "8 bits", "no move below 1/255 survives an image file of 8 bits"
     of_all = f" of {spec['dataset']['images']}" if spec["dataset"].get("images") else ""
     yield "images", f"{results['images']}{of_all}" + (f", in {duration(record['seconds'])}" if "seconds" in record else "")
     for i, flag in enumerate(record["flags"]):

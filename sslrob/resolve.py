@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Words:
 
 
 def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
-    """The one evaluation that the words mean.  Imports the classes of the task, the backbone and the attack.
+    """The one evaluation that the words mean.  Imports the classes of the task, the backbone and the attack; reads a whole victim's config.
 
     Raises:
         SslrobError: a name that nothing has, words that contradict each other, a choice left open, a setting that is wrong.
@@ -75,7 +76,7 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     }
     if whole is not None and asked.victim is not None:
         radius = _threat_model(asked, whole.threat_model or dataset.threat_model)
-        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights), threat_model=radius)
+        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=radius)
     choice = _choose(str(asked.backbone), dataset_id, asked.head, zoo)
     head = zoo.heads[choice.head]
     return Spec(
@@ -225,12 +226,18 @@ def _head(name: str, record: records.Head, task: Component) -> HeadSpec:
     )
 
 
-def _victim(name: str, record: records.Victim, weights: Path | None) -> VictimSpec:
+def _victim(name: str, record: records.Victim, weights: Path | None, task: Component) -> VictimSpec:
     source = record.weights if weights is None else Weights(file=weights.expanduser().resolve())
     if source is None:
         raise SslrobError(f"victim {name!r} has no weights but random ones", hint="add its checkpoint: --weights FILE")
     return VictimSpec(
-        id=name, reference=record.reference, settings=record.settings, weights=_summed(source), classes=record.classes, clean=record.clean
+        id=name,
+        reference=record.reference,
+        config=hashlib.sha256(task.load().described(record.reference).encode()).hexdigest(),
+        settings=record.settings,
+        weights=_summed(source),
+        classes=record.classes,
+        clean=record.clean,
     )
 
 

@@ -62,6 +62,8 @@ class Run:
             raise SslrobError(
                 f"{str(self.folder)!r} holds the run of another question", hint="choose another --runs folder, or move it away"
             )
+        if before and self.count():
+            before["earlier"] = [*before.get("earlier", []), before["provenance"]]
         self._write({**before, "format": FORMAT, "status": "started", "id": id, "spec": spec, "provenance": provenance})
         return before
 

@@ -19,7 +19,7 @@ _NOT_IN_ID: Any = {
     "dataset": {"path": True, "images": True, "fit": {"path", "images"}},
     "backbone": {"id": True, "weights": _SOURCE},
     "head": {"id": True, "protocol": True, "clean": True, "weights": _SOURCE},
-    "victim": {"id": True, "clean": True, "weights": _SOURCE},
+    "victim": {"id": True, "reference": True, "clean": True, "weights": _SOURCE},
     "attack": {"id"},
 }
 
@@ -62,6 +62,7 @@ class HeadSpec(Record):
 class VictimSpec(Record):
     id: str = Field(description="its name in the zoo, or the reference itself")
     reference: str
+    config: str = Field(description="sha256 of all that the reference says of the model, which counts in its place")
     settings: Settings
     weights: Weights | None
     classes: tuple[str, ...]

@@ -24,20 +24,26 @@ def summarise(task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         `cost`: mean forwards and backwards an attacked image; `distance`: mean and max over the attacked images.
     """
     attacked = [row for row in rows if not row["clean"]["fooled"]]
-    fooled = sum(row["robust"]["fooled"] for row in attacked)
-    low, high = wilson(fooled, len(attacked))
+    fooled, n = attack_success_rate(rows)
+    low, high = wilson(fooled, n)
     return {
         "images": len(rows),
         **{verdict: _metrics(task, [row[verdict]["measure"] for row in rows]) for verdict in VERDICTS},
         "attack_success_rate": {
-            "value": 100 * fooled / len(attacked) if attacked else None,
+            "value": 100 * fooled / n if n else None,
             "low": 100 * low,
             "high": 100 * high,
-            "n": len(attacked),
+            "n": n,
         },
         "cost": {key: _mean([row[key] for row in attacked]) for key in ("forwards", "backwards")},
         "distance": {"mean": _mean([row["distance"] for row in attacked]), "max": max((row["distance"] for row in attacked), default=0.0)},
     }
+
+
+def attack_success_rate(rows: Sequence[Row]) -> tuple[int, int]:
+    """(fooled, n): of the n images that were not fooled when clean, how many are."""
+    right = [row for row in rows if not row["clean"]["fooled"]]
+    return sum(row["robust"]["fooled"] for row in right), len(right)
 
 
 def _metrics(task: Task, measures: Sequence[Row]) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from sslrob.backbone import Backbone
 from sslrob.data import Dataset
 from sslrob.errors import SslrobError
 from sslrob.stats import bootstrap
+
+if TYPE_CHECKING:
+    from sslrob.zoo import Weights
 
 Row = dict[str, Any]  # what one image contributes to the metrics; JSON as it is
 Aggregator = Callable[[NDArray[np.float64]], dict[str, float]]
@@ -96,9 +99,25 @@ class Task(ABC):
     def victim(self, backbone: Backbone, *, kind: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Victim:
         """A backbone under an untrained head of this kind."""
 
-    def whole(self, reference: str, *, weights: Path | None, settings: Mapping[str, Any]) -> Victim:
-        """A whole model, with its own backbone and preprocessing, from outside the zoo."""
-        del weights, settings
+    @staticmethod
+    def described(reference: str) -> str:
+        """All that a reference says of its model, as text that is the same wherever it lies; a run's id counts it.
+
+        Raises:
+            SslrobError: what it names is missing or broken.
+        """
+        return reference
+
+    def whole(self, reference: str, *, weights: Weights | None, settings: Mapping[str, Any], classes: Sequence[str]) -> Victim:
+        """A whole model, with its own backbone and preprocessing; see `sslrob.whole` for what reads its weights.
+
+        Args:
+            classes: the data set's names, in the order of its labels, which must be the model's; empty: not known.
+
+        Raises:
+            SslrobError: the model or its weights are missing or broken, or they do not fit each other or the classes.
+        """
+        del weights, settings, classes
         raise SslrobError(f"this task takes no whole models such as {reference!r}", hint="compose one: --backbone NAME --task TASK")
 
     @abstractmethod

@@ -106,7 +106,8 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> 
     if not metrics:
         return f"fits {record.backbone}", ""
     rows = clean_rows(task, victim, data)
-    measured, off = task.aggregate(rows), trust.clean_metric_off(record.clean, task.intervals(rows))
+    measured = task.aggregate(rows)
+    off = trust.clean_metric_off(record.clean, measured)
     told = ", ".join(f"{metric} {measured[metric]:.1f} (zoo {record.clean[metric]:.1f})" for metric in record.clean if metric in measured)
     return told or "no clean metric in the zoo", "; ".join(flag.evidence for flag in off)
 

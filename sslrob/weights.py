@@ -33,10 +33,18 @@ def read(weights: Weights) -> State:
     """The tensors that a zoo entry means, under the names that its module gives them.
 
     Raises:
-        SslrobError: see `fetch` and `load`; also if no tensor has the prefix.
+        SslrobError: see `fetch`, `load` and `wanted`.
     """
     path = fetch(weights)
-    state = load(path, weights.format)
+    return wanted(load(path, weights.format), weights, path)
+
+
+def wanted(state: Mapping[str, Tensor], weights: Weights, path: Path) -> State:
+    """Those tensors of a file that a zoo entry means: renamed by its `drop_prefix`, without those that it ignores.
+
+    Raises:
+        SslrobError: no tensor has the prefix.
+    """
     chosen = {name.removeprefix(weights.drop_prefix): t for name, t in state.items() if name.startswith(weights.drop_prefix)}
     if not chosen:
         raise SslrobError(
@@ -87,17 +95,22 @@ def load(path: Path, format: Format | None = None) -> State:
     Raises:
         SslrobError: it is damaged, no checkpoint, would execute code, or holds NaN.
     """
-    found = _load_safetensors(path) if (format or _format(path)) == "safetensors" else _load_torch(path)
+    found = _load_safetensors(path) if (format or format_of(path)) == "safetensors" else _load_torch(path)
     state = _tensors(found)
     for wrapper in WRAPPERS:
         if not state and isinstance(found.get(wrapper), Mapping):
             state = _tensors(found[wrapper])
     if not state:
         raise SslrobError(f"{str(path)!r} holds no tensors, only {_few(found) or 'nothing'}", hint="point the entry to a state dict")
+    require_finite(state, path)
+    return state
+
+
+def require_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise an SslrobError that names the first tensor of a file with NaN or infinity in it."""
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise SslrobError(f"tensor {name!r} of {str(path)!r} holds NaN or infinity", hint="get the file again, or train again")
-    return state
 
 
 def _tensors(found: Mapping[Any, Any]) -> State:
@@ -106,7 +119,8 @@ def _tensors(found: Mapping[Any, Any]) -> State:
     return {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
-def _format(path: Path) -> Format:
+def format_of(path: Path) -> Format:
+    """What a file's suffix says."""
     return "safetensors" if path.suffix == ".safetensors" else "torch"
 
 
@@ -181,7 +195,9 @@ def apply(module: nn.Module, state: Mapping[str, Tensor], *, what: str, allow_mi
         if names
     ]
     if complaints:
-        hint = "check that settings and weights belong together; drop_prefix and ignore in the zoo entry rename and leave out"
+        hint = (
+            "check that the weights belong to these settings, or this config; drop_prefix and ignore in the zoo entry rename and leave out"
+        )
         raise SslrobError(f"the weights of {what} do not fit: {'; '.join(complaints)}", hint=hint)
     module.load_state_dict(state, strict=False)
 

@@ -192,7 +192,7 @@ def test_zoo_verify_measures(capsys, zoo, tmp_path):
     file.write_text(file.read_text().replace("top1: 100.0", "top1: 50.0"))
     code, out, _ = answer(capsys, "zoo", "verify", "toys", "--metrics")
     assert code == 1
-    assert "and 50.0 in the zoo" in out
+    assert "and 50.00 in the zoo" in out
     assert "shades" not in out
 
 

@@ -12,7 +12,8 @@ from sslrob.builtin.gradient import FGSM, PGD
 from sslrob.builtin.noise import Noise
 from sslrob.data import batches
 from sslrob.errors import BudgetExceeded, RunFailed
-from sslrob.evaluate import Question, at_rest, attack_success_rate, evaluate
+from sslrob.evaluate import Question, at_rest, evaluate
+from sslrob.summary import attack_success_rate
 from sslrob.testing import LinearVictim, ToyDataset, ToySegmenter, toys
 from sslrob.threat_model import L1, L2, Linf, ThreatModel
 from sslrob.trust import Watch

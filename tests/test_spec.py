@@ -32,6 +32,11 @@ class Detection(Task):
     version = 3
     headline = "map"
     heads = ("fcos", "rcnn")
+    configs: ClassVar[dict[str, str]] = {}
+
+    @staticmethod
+    def described(reference: str) -> str:
+        return Detection.configs.get(reference, "a config")
 
 
 class Classification(Task):
@@ -415,6 +420,18 @@ SAME: dict[str, Callable[[], Spec]] = {
 @pytest.mark.parametrize("change", SAME)
 def test_the_same_question_has_the_same_id(change: str) -> None:
     assert SAME[change]().id == asked().id
+
+
+def test_the_config_of_a_whole_victim_counts_and_its_place_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(**record: Any) -> Spec:
+        victims = {"fcos-coco": ZOO.victims["fcos-coco"].model_copy(update=record)}
+        return resolve(replace(TYPED, backbone=None, victim="fcos-coco"), replace(ZOO, victims=victims), plugins_of())
+
+    before = ask()
+    assert ask(reference="mmdet:elsewhere/fcos.py").id == before.id
+    assert ask(weights=Weights(file=Path("w.pth"), sha256=SUM, drop_prefix="student.")).id != before.id
+    monkeypatch.setitem(Detection.configs, "mmdet:fcos.py", "an edited config")
+    assert ask().id != before.id
 
 
 def test_the_seed_of_random_weights_counts() -> None:

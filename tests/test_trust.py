@@ -65,7 +65,7 @@ def test_dead_gradients():
 
 def test_a_clean_metric_that_is_not_the_zoos():
     recorded = {"top1": 85.0, "top5": 99.0}
-    assert clean_metric_off(recorded, {"top1": (84.0, 88.0), "other": (1.0, 2.0)}) == []
-    flags = clean_metric_off(recorded, {"top1": (86.0, 88.0), "top5": (97.0, 98.9)})
+    assert clean_metric_off(recorded, {"top1": 84.6, "top5": 99.4, "other": 2.0}) == []
+    flags = clean_metric_off(recorded, {"top1": 86.0, "top5": 98.4})
     assert names(flags) == ["clean-metric-off"] * 2
-    assert "86.0 to 88.0 here and 85.0 in the zoo" in flags[0].evidence
+    assert "86.00 here and 85.00 in the zoo" in flags[0].evidence

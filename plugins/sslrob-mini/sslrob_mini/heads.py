@@ -75,7 +75,7 @@ RECIPES = {
     **{f"{name}-{kind}": _frozen(name, kind) for name in ("swav", "supervised", "random") for kind in ("fcn", "fcos")},
     **{f"supervised-{kind}-finetuned": _finetuned("supervised", kind) for kind in ("fcn", "fcos")},
 }
-DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned"}     # the first choice where a backbone has several heads on a data set
+DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned"}  # the first choice where a backbone has several heads on a data set
 
 
 def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None = None, epochs: int | None = None) -> dict[str, Any]:
@@ -124,13 +124,20 @@ def recorded(name: str, recipe: Recipe, path: Path) -> dict[str, Any]:
     victim = assemble.victim(Head(**head), body, task, classes=record.classes, name=name, state=load(path))
     metrics = task.aggregate(clean_rows(task, victim, assemble.dataset(record, task)))
     more: dict[str, Any] = {"default": True} if name in DEFAULTS else {}
-    head["weights"]["file"] = path.name      # relative to the file that the record stands in
-    return {**head, "clean": {key: round(value, 2) for key, value in metrics.items()}, **more, "recipe": f"python -m sslrob_mini.heads {name}"}
+    head["weights"]["file"] = path.name  # relative to the file that the record stands in
+    return {
+        **head,
+        "clean": {key: round(value, 2) for key, value in metrics.items()},
+        **more,
+        "recipe": f"python -m sslrob_mini.heads {name}",
+    }
 
 
 def record_all(out: Path) -> Path:
     """Write `OUT/heads.yaml`, the zoo's records of every head in `OUT`."""
-    records = {f"mini-{name}": recorded(name, recipe, path) for name, recipe in RECIPES.items() if (path := out / f"{name}.safetensors").exists()}
+    records = {
+        f"mini-{name}": recorded(name, recipe, path) for name, recipe in RECIPES.items() if (path := out / f"{name}.safetensors").exists()
+    }
     path = out / "heads.yaml"
     text = yaml.safe_dump({"schema": 1, "heads": records}, sort_keys=False, width=140)
     path.write_text(f"# Written by `python -m sslrob_mini.heads`.\n{text}", encoding="utf-8")
@@ -158,9 +165,9 @@ def shuffled(samples: Sequence[Sample], size: int) -> Callable[[int], Iterator[B
 def mirrored(sample: Sample) -> Sample:
     """The sample seen in a mirror: left is right."""
     target: Any = sample.target
-    if isinstance(target, Tensor):      # a mask (h, w)
+    if isinstance(target, Tensor):  # a mask (h, w)
         target = target.flip(-1)
-    elif hasattr(target, "crowd"):      # objects
+    elif hasattr(target, "crowd"):  # objects
         width = sample.image.shape[-1]
         target = target._replace(boxes=_mirrored_boxes(target.boxes, width), crowd=_mirrored_boxes(target.crowd, width))
     return Sample(sample.id, sample.image.flip(-1), target)

@@ -6,6 +6,7 @@ that its own normalisation maps to zero. It takes its place in a config as ``dic
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from sslrob_mmcv.finder import install
 
-__all__ = ["ConfigError", "Maps", "Prepare", "build", "models", "read_config", "register"]
+__all__ = ["ConfigError", "Maps", "Prepare", "build", "describe", "models", "read_config", "register"]
 
 NAME = "sslrob"  # of Maps in a registry
 
@@ -189,6 +190,28 @@ def read_config(reference: str, package: str) -> ConfigDict:
         model.setdefault("data_preprocessor", content.data_preprocessor)  # as mmengine's Runner does
     _forget_weights(model)
     return model
+
+
+def describe(reference: str, package: str) -> str:
+    """What :func:`read_config` returns as JSON: the same text for the same model, wherever its config lies.
+
+    Code that a config names is told by name only.
+
+    Raises:
+        ConfigError: if the config cannot be read, or if it cannot be written as JSON.
+    """
+    install()  # a config that imports its classes imports mmcv.ops
+    config = read_config(reference, package)
+    try:
+        return json.dumps(config.to_dict(), sort_keys=True, default=_named)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the config '{reference}' cannot be described: {error}") from error
+
+
+def _named(value: Any) -> str:
+    """A class or a function by its name, anything else by what it prints."""
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{name}" if name else repr(value)
 
 
 def _locate(reference: str, package: str) -> Path:

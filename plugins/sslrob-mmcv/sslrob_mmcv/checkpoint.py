@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,8 +58,20 @@ class Inert:
         """Ignore the record's content."""
 
 
+class Checkpoint(NamedTuple):
+    """What a file is read for: the weights by name, and the names of the classes, none where it does not tell them."""
+
+    weights: dict[str, Tensor]
+    classes: tuple[str, ...]
+
+
 def load_state_dict(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """The weights by name: the file's ``state_dict``, or the whole file where it is one, without the prefix ``module.`` of wrapped models.
+    """The weights of :func:`load`."""
+    return load(path, map_location).weights
+
+
+def load(path: str | Path, map_location: str | torch.device = "cpu") -> Checkpoint:
+    """The file's ``state_dict``, or the whole file where it is one, without the prefix ``module.`` of wrapped models, and its classes.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -74,7 +86,19 @@ def load_state_dict(path: str | Path, map_location: str | torch.device = "cpu") 
     for name, tensor in weights.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"entry {name!r} of the weights in '{path}' is {_describe(tensor)}, not a tensor with a name")
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return Checkpoint({name.removeprefix("module."): tensor for name, tensor in weights.items()}, _classes(content))
+
+
+def _classes(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What mmengine writes as ``dataset_meta``'s ``classes``, earlier releases as ``CLASSES``, in the file's ``meta``."""
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    data = meta.get("dataset_meta")
+    data = data if isinstance(data, Mapping) else {}
+    for names in (data.get("classes"), data.get("CLASSES"), meta.get("CLASSES")):
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return ()
 
 
 def _read(path: Path, map_location: str | torch.device) -> Any:

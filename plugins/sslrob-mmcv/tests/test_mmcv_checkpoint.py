@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from sslrob_mmcv.checkpoint import INERT_GLOBALS, CheckpointError, CheckpointRefused, load_state_dict
+from sslrob_mmcv.checkpoint import INERT_GLOBALS, CheckpointError, CheckpointRefused, load, load_state_dict
 from torch import nn
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -185,3 +185,19 @@ def test_a_missing_file_is_the_systems_error(tmp_path: Path) -> None:
         load_state_dict(tmp_path / "nothing.pth")
     with pytest.raises(IsADirectoryError):
         load_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("meta", "classes"),
+    [
+        ({"dataset_meta": {"classes": ("shirt", "bag"), "palette": np.array([[1, 2, 3]])}}, ("shirt", "bag")),
+        ({"dataset_meta": {"CLASSES": ["shirt", "bag"]}}, ("shirt", "bag")),
+        ({"CLASSES": ("shirt", "bag")}, ("shirt", "bag")),
+        ({"CLASSES": None, "dataset_meta": {"classes": np.array([1, 2])}}, ()),
+        ({"epoch": 3}, ()),
+        (None, ()),
+    ],
+)
+def test_the_classes_that_a_file_names(meta: object, classes: tuple[str, ...], tmp_path: Path) -> None:
+    file = save({"state_dict": {"weight": torch.ones(1)}, "meta": meta}, tmp_path / "named.pth")
+    assert load(file).classes == classes

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sslrob.zoo import Victim
 
 SCHEME = "mmdet:"
+HINT = "give a config of mmdet 3: mmdet:FILE.py or mmdet:NAME"
 
 
 @hookimpl

@@ -12,11 +12,12 @@ from PIL import ImageDraw
 from sslrob.backbone import Backbone
 from sslrob.errors import SslrobError
 from sslrob.task import Aggregator, Row, Task
-from sslrob_mmdet import SCHEME, dataset, metrics
+from sslrob_mmdet import HINT, SCHEME, dataset, metrics
 from sslrob_mmdet.dataset import DetectionDataset
 from sslrob_mmdet.objects import Detections, Objects
 
 if TYPE_CHECKING:
+    from sslrob.zoo import Weights
     from sslrob_mmdet.victim import MMDetVictim
 
 COLOURS = "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990"
@@ -38,7 +39,16 @@ class Detection(Task):
         victim: MMDetVictim = _compose().victim(backbone, kind=kind, classes=classes, settings=settings)
         return victim
 
-    def whole(self, reference: str, *, weights: Path | None, settings: Mapping[str, Any]) -> MMDetVictim:
+    @staticmethod
+    def described(reference: str) -> str:
+        from sslrob_mmcv import bridge
+
+        try:
+            return bridge.describe(reference.removeprefix(SCHEME), "mmdet")
+        except bridge.ConfigError as error:
+            raise SslrobError(str(error), hint=HINT) from error
+
+    def whole(self, reference: str, *, weights: Weights | None, settings: Mapping[str, Any], classes: Sequence[str]) -> MMDetVictim:
         """A detector of mmdet as its config describes it.
 
         Without weights it has initial ones, which is good for trying things only.
@@ -48,7 +58,7 @@ class Detection(Task):
         """
         if settings:
             raise SslrobError(f"a whole detector has no setting {next(iter(settings))!r}", hint="change the config instead")
-        victim: MMDetVictim = _compose().whole(reference.removeprefix(SCHEME), weights=weights)
+        victim: MMDetVictim = _compose().whole(reference.removeprefix(SCHEME), weights=weights, classes=classes)
         return victim
 
     def measure(self, prediction: Detections, target: Objects) -> Row:

@@ -41,8 +41,8 @@ class MMDetVictim(Victim):
 
     The backbone and the dense heads see a whole batch; what mmdet averages over a batch, the losses, is taken one image at a time.
 
-    Fooled: no true object is found, that is overlapped (IoU >= `iou`) by a detection of its class with a score of at least `score`;
-    an image without objects: there is such a detection.
+    Fooled: no true object is found, that is overlapped (IoU >= `iou`) by a detection of its class, however low its score: average precision
+    counts those too, and an adversary has them to gain.  An image without objects: there is a detection with a score of at least `score`.
 
     Quality, a smooth relative of the average precision of one image: a true object counts the highest score among detections of its class,
     each times the share of COCO's thresholds 0.5, 0.55, … 0.95 that its IoU reaches; from their mean over the true objects goes, for every
@@ -118,11 +118,10 @@ class MMDetVictim(Victim):
         return outputs.found
 
     def _missed(self, found: Detections, target: Objects) -> Tensor:
-        sure = found.scores >= self.score
         truth, labels = target.boxes.to(found.boxes), target.labels.to(found.labels)
         if not len(truth):
-            return sure.any()
-        return ~((box_iou(truth, found.boxes) >= self.iou) & (labels[:, None] == found.labels) & sure).any()
+            return (found.scores >= self.score).any()
+        return ~((box_iou(truth, found.boxes) >= self.iou) & (labels[:, None] == found.labels)).any()
 
 
 def _quality(found: Detections, target: Objects) -> Tensor:

@@ -26,7 +26,7 @@ FAMILIES = {  # and the side of images that they need
 @pytest.mark.parametrize(("config", "side"), FAMILIES.items())
 def test_a_loss_is_of_one_image_and_the_same_each_time(config, side):
     torch.manual_seed(0)
-    victim = Detection().whole(f"mmdet:{config}", weights=None, settings={}).eval().requires_grad_(False)
+    victim = Detection().whole(f"mmdet:{config}", weights=None, settings={}, classes=()).eval().requires_grad_(False)
     images = torch.rand(2, 3, side, side + 20, generator=torch.Generator().manual_seed(1))
     truths = [objects(torch.tensor([[10.0, 20, 70, 80]]), torch.tensor([3])), objects(torch.tensor([[30.0, 5, 90, 60]]), torch.tensor([7]))]
 

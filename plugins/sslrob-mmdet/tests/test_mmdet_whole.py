@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from sslrob_mmcv import bridge
 from sslrob_mmdet import resolve_reference
 from sslrob_mmdet.objects import objects
 from sslrob_mmdet.task import Detection
 
 from sslrob.errors import SslrobError
+from sslrob.zoo import Weights
 
 SMALL = "backbone=dict(depth=18, base_channels=16, init_cfg=None), neck=dict(in_channels=[16, 32, 64, 128], out_channels=32), "
 BASES = {  # and what makes them small, and lets untrained heads find something
@@ -75,7 +77,7 @@ def theirs(path: Path):
 def test_equal_to_mmdet(configs, name, tmp_path):
     loss, gradient, found, weights = theirs(configs[name])
     torch.save({"state_dict": weights, "meta": {"epoch": 12}}, tmp_path / "weights.pth")
-    victim = Detection().whole(f"mmdet:{configs[name]}", weights=tmp_path / "weights.pth", settings={}).eval()
+    victim = whole(configs[name], tmp_path / "weights.pth").eval()
     image, truth = scene()
     x = image[None].clone().requires_grad_()
     outputs = victim(x)
@@ -91,33 +93,91 @@ def test_equal_to_mmdet(configs, name, tmp_path):
     assert victim.backbone is None
 
 
-def test_weights_that_do_not_fit(configs, tmp_path):
-    task, reference = Detection(), f"mmdet:{configs['fcos']}"
-    weights = task.whole(reference, weights=None, settings={}).detector.state_dict()
+def whole(config, weights=None, *, classes=(), **entry):
+    """A detector, with the checkpoint of a zoo entry."""
+    found = None if weights is None else Weights(file=weights, **entry)
+    return Detection().whole(f"mmdet:{config}", weights=found, settings={}, classes=classes)
+
+
+@pytest.fixture(scope="module")
+def tensors(configs):
+    return whole(configs["fcos"]).detector.state_dict()
+
+
+def test_weights_that_do_not_fit(configs, tensors, tmp_path):
     file = tmp_path / "weights.pth"
-    first = next(iter(weights))
-    torch.save({k: v for k, v in weights.items() if k != first}, file)
-    with pytest.raises(SslrobError, match=f"1 missing, such as '{first}'"):
-        task.whole(reference, weights=file, settings={})
-    torch.save({**weights, first: torch.zeros(3)}, file)
-    with pytest.raises(SslrobError, match="does not fit"):
-        task.whole(reference, weights=file, settings={})
+    first = next(iter(tensors))
+    torch.save({k: v for k, v in tensors.items() if k != first}, file)
+    with pytest.raises(SslrobError, match=f"1 missing: {first}"):
+        whole(configs["fcos"], file)
+    torch.save({**tensors, first: torch.zeros(3)}, file)
+    with pytest.raises(SslrobError, match=rf"fcos.py' do not fit: 1 of another shape: {first} \(3,\) for"):
+        whole(configs["fcos"], file)
+    torch.save({**tensors, first: tensors[first] * torch.nan}, file)
+    with pytest.raises(SslrobError, match=f"'{first}' of .* holds NaN"):
+        whole(configs["fcos"], file)
     file.write_bytes(b"nothing")
     with pytest.raises(SslrobError, match="cannot read"):
-        task.whole(reference, weights=file, settings={})
+        whole(configs["fcos"], file)
     with pytest.raises(SslrobError, match="no weights"):
-        task.whole(reference, weights=tmp_path / "nowhere.pth", settings={})
+        whole(configs["fcos"], tmp_path / "nowhere.pth")
+
+
+def test_every_word_of_a_weights_entry_counts(configs, tensors, tmp_path):
+    mine = {f"student.{name}": tensor + 0.5 for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    more = {"teacher.x": torch.zeros(2), "student.ema.x": torch.zeros(2)}
+    torch.save({"state_dict": {**mine, **more}}, tmp_path / "weights.pth")
+    save_file({**mine, **more}, tmp_path / "weights.bin")
+    first = next(iter(tensors))
+    for file, entry in (("weights.pth", {}), ("weights.bin", {"format": "safetensors"})):
+        victim = whole(configs["fcos"], tmp_path / file, drop_prefix="student.", ignore=("ema.",), **entry)
+        assert torch.equal(victim.detector.state_dict()[first], tensors[first] + 0.5)
+    with pytest.raises(SslrobError, match=r"1 unexpected: ema\.x"):
+        whole(configs["fcos"], tmp_path / "weights.pth", drop_prefix="student.")
+
+
+@pytest.mark.parametrize("name", list(BASES))
+def test_another_number_of_classes_is_refused(configs, name):
+    own = {"faster": 20, "fcos": 80}[name]
+    assert whole(configs[name], classes=[f"class {i}" for i in range(own)])
+    with pytest.raises(SslrobError, match=f"{name}.py' has {own} classes, but the data set has 3") as caught:
+        whole(configs[name], classes=("a", "b", "c"))
+    assert "data set" in caught.value.hint
+
+
+def test_the_classes_that_a_checkpoint_names_must_be_the_data_sets(configs, tensors, tmp_path):
+    names = [f"Thing {i}" for i in range(80)]
+    torch.save({"state_dict": tensors, "meta": {"dataset_meta": {"classes": tuple(names)}}}, tmp_path / "weights.pth")
+    assert whole(configs["fcos"], tmp_path / "weights.pth", classes=[name.replace("Thing ", "thing_") for name in names])
+    with pytest.raises(SslrobError, match=r"class 0 of .* is 'Thing 0', but 'Thing 1' in the data set") as caught:
+        whole(configs["fcos"], tmp_path / "weights.pth", classes=[names[1], names[0], *names[2:]])
+    assert "another order" in caught.value.note
+    with pytest.raises(SslrobError, match=r"class 79 of .* is 'Thing 79', but 'kite' in the data set") as caught:
+        whole(configs["fcos"], tmp_path / "weights.pth", classes=[*names[:-1], "kite"])
+    assert not caught.value.note
 
 
 def test_configs_that_are_missing_or_wrong(tmp_path):
-    task = Detection()
     with pytest.raises(SslrobError, match="'nowhere'"):
-        task.whole("mmdet:nowhere", weights=None, settings={})
+        whole("nowhere")
     (tmp_path / "broken.py").write_text("model = dict(\n")
     with warnings.catch_warnings(), pytest.raises(SslrobError, match="does not run"):
-        task.whole(f"mmdet:{tmp_path / 'broken.py'}", weights=None, settings={})
+        whole(tmp_path / "broken.py")
     with pytest.raises(SslrobError, match="'scale'"):
-        task.whole("mmdet:nowhere", weights=None, settings={"scale": 1})
+        Detection().whole("mmdet:nowhere", weights=None, settings={"scale": 1}, classes=())
+
+
+def test_a_description_is_of_the_model_and_not_of_its_file(configs, tmp_path):
+    text = Detection.described(f"mmdet:{configs['fcos']}")
+    assert text == Detection.described(f"mmdet:{configs['fcos']}")
+    elsewhere = tmp_path / "other.py"
+    elsewhere.write_text(f"# a copy\n{configs['fcos'].read_text()}")
+    assert Detection.described(f"mmdet:{elsewhere}") == text
+    elsewhere.write_text(configs["fcos"].read_text().replace("score_thr=0.001", "score_thr=0.002"))
+    assert Detection.described(f"mmdet:{elsewhere}") != text
+    with pytest.raises(SslrobError, match="'nowhere'") as caught:
+        Detection.described("mmdet:nowhere")
+    assert "mmdet:FILE.py" in caught.value.hint
 
 
 def test_references():

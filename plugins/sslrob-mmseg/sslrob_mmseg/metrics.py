@@ -31,8 +31,8 @@ def count(prediction: NDArray[np.uint8], target: NDArray[np.uint8]) -> Row:
 def aggregator(rows: Sequence[Row]) -> Aggregator:
     """A function from (n,) row weights to metrics in percent, all pooled over the pixels of the data set.
 
-    `miou` is the mean of the intersection over union of the classes in any mask or any prediction; `macc` the mean share of right pixels of
-    the classes in any mask; `aacc` the share of right pixels.  They are NaN where no pixel is labelled.
+    `mIoU` is the mean of the intersection over union of the classes in any mask or any prediction; `mAcc` the mean share of right pixels of
+    the classes in any mask; `aAcc` the share of right pixels.  They are NaN where no pixel is labelled.
     """
     side = 1 + max((one[0] for row in rows for one in row["classes"]), default=0)
     counts = np.zeros((len(rows), 3, side))
@@ -44,9 +44,9 @@ def aggregator(rows: Sequence[Row]) -> Aggregator:
     def aggregate(weights: NDArray[np.float64]) -> dict[str, float]:
         both, union, true = (weights @ flat).reshape(3, side)
         return {
-            "miou": _mean_share(both, union),
-            "macc": _mean_share(both, true),
-            "aacc": _mean_share(both.sum(keepdims=True), true.sum(keepdims=True)),
+            "mIoU": _mean_share(both, union),
+            "mAcc": _mean_share(both, true),
+            "aAcc": _mean_share(both.sum(keepdims=True), true.sum(keepdims=True)),
         }
 
     return aggregate

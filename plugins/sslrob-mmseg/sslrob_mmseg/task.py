@@ -15,12 +15,13 @@ from torch import Tensor
 from sslrob.backbone import Backbone
 from sslrob.errors import SslrobError, unknown
 from sslrob.task import Aggregator, Row, Task
+from sslrob.zoo import Weights
 from sslrob_mmseg import metrics
 from sslrob_mmseg.dataset import Masks, MaskSettings
 from sslrob_mmseg.heads import KINDS, head_config
 from sslrob_mmseg.settings import checked
 from sslrob_mmseg.victim import Segmentor
-from sslrob_mmseg.whole import whole
+from sslrob_mmseg.whole import described, whole
 
 OPACITY = 110  # of a drawn mask, of 255
 GOLDEN = 0.618034  # of the colour circle between the hues of neighbouring classes, so that they differ
@@ -29,7 +30,7 @@ GOLDEN = 0.618034  # of the colour circle between the hues of neighbouring class
 class Segmentation(Task):
     """Which of k classes each pixel shows."""
 
-    headline = "miou"
+    headline = "mIoU"
     heads = tuple(KINDS)
 
     def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Masks:
@@ -47,10 +48,14 @@ class Segmentation(Task):
         }
         return Segmentor(build(models("mmseg"), model), Prepare.before(backbone, max(backbone.strides)))
 
-    def whole(self, reference: str, *, weights: Path | None, settings: Mapping[str, Any]) -> Segmentor:
+    @staticmethod
+    def described(reference: str) -> str:
+        return described(reference)
+
+    def whole(self, reference: str, *, weights: Weights | None, settings: Mapping[str, Any], classes: Sequence[str]) -> Segmentor:
         if settings:
             raise SslrobError(f"a whole segmentor has no setting {next(iter(settings))!r}", hint="write it into the model's config")
-        return whole(reference, weights)
+        return whole(reference, weights, classes)
 
     def measure(self, prediction: Tensor, target: Tensor) -> Row:
         return metrics.count(prediction.numpy(), target.numpy())

@@ -35,7 +35,7 @@ def mmsegs(pairs):
         sum(areas) for areas in zip(*(IoUMetric.intersect_and_union(g.long(), t.long(), CLASSES, IGNORED) for g, t in pairs), strict=True)
     ]
     found = IoUMetric.total_area_to_metrics(*areas)
-    return {"miou": 100 * np.nanmean(found["IoU"]), "macc": 100 * np.nanmean(found["Acc"]), "aacc": 100 * float(found["aAcc"])}
+    return {"mIoU": 100 * np.nanmean(found["IoU"]), "mAcc": 100 * np.nanmean(found["Acc"]), "aAcc": 100 * float(found["aAcc"])}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_rows_hold_the_present_classes_only():
 def test_perfect_predictions_score_a_hundred():
     mask = torch.tensor([[0, 3], [3, IGNORED]], dtype=torch.uint8)
     rows = [Segmentation().measure(mask.clamp_max(3), mask)]
-    assert Segmentation().aggregate(rows) == {"miou": 100, "macc": 100, "aacc": 100}
+    assert Segmentation().aggregate(rows) == {"mIoU": 100, "mAcc": 100, "aAcc": 100}
 
 
 def test_nothing_labelled_is_not_a_number():

@@ -237,7 +237,7 @@ def test_an_evaluation_end_to_end(trained, scenes):
     rows = json.loads(json.dumps(judged.rows))
     clean, robust = (task.aggregate([row[when]["measure"] for row in rows]) for when in ("clean", "robust"))
     assert all(robust[name] < clean[name] for name in clean)
-    assert clean["miou"] > 80
+    assert clean["mIoU"] > 80
     assert [row["clean"]["fooled"] for row in rows] == [False, False, True, False, False]
     assert rows[2]["forwards"] == 0
     assert not any(row["dead_gradients"] for row in rows)

@@ -7,7 +7,7 @@ from sslrob_mmseg import resolve_reference
 from sslrob_mmseg.task import Segmentation
 
 from sslrob.errors import SslrobError
-from sslrob.zoo import Victim
+from sslrob.zoo import Victim, Weights
 
 SEGFORMER = """
 model = dict(
@@ -42,8 +42,10 @@ def write(folder, name="rgb"):
     return config, checkpoint, state
 
 
-def whole(config, checkpoint, **settings):
-    return Segmentation().whole(f"mmseg:{config}", weights=checkpoint, settings=settings)
+def whole(config, checkpoint, *, classes=(), settings=None, **entry):
+    """A segmentor, with the checkpoint of a zoo entry."""
+    weights = checkpoint and Weights(file=checkpoint, **entry)
+    return Segmentation().whole(f"mmseg:{config}", weights=weights, settings=settings or {}, classes=classes)
 
 
 def theirs(config, state, image):
@@ -100,11 +102,11 @@ def written(tmp_path_factory):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.popitem(), "it lacks 1 tensor such as 'decode_head.fusion_conv.bn"),
-        (lambda state: state.update({"neck.weight": torch.zeros(1)}), "it has in surplus 1 tensor such as 'neck.weight'"),
+        (lambda state: state.popitem(), "1 missing: decode_head.fusion_conv.bn"),
+        (lambda state: state.update({"neck.weight": torch.zeros(1)}), "1 unexpected: neck.weight"),
         (
             lambda state: state.update({"decode_head.conv_seg.weight": torch.zeros(7, 8, 1, 1)}),
-            r"'decode_head.conv_seg.weight' is \(7, 8, 1, 1\) in it, \(5, 8",
+            r"1 of another shape: decode_head.conv_seg.weight \(7, 8, 1, 1\) for \(5, 8",
         ),
     ],
 )
@@ -128,8 +130,8 @@ def test_counters_that_old_checkpoints_lack_are_no_matter(written, tmp_path):
     ("reference", "weights", "message"),
     [
         ("{config}", None, "names a config, which holds no weights"),
-        ("{config}", "missing.pth", "no checkpoint '.*missing.pth'"),
-        ("{config}", "text.pth", "weights: cannot read '.*text.pth'"),
+        ("{config}", "missing.pth", "no weights at '.*missing.pth'"),
+        ("{config}", "text.pth", "cannot read '.*text.pth'"),
         ("{folder}/missing.py", "text.pth", "no config '.*missing.py'"),
         ("no-such-config", "text.pth", "no config 'no-such-config'"),
         ("{folder}/strange.py", "text.pth", "the model of '.*strange.py' cannot be built: KeyError: .*Oracle"),
@@ -150,4 +152,37 @@ def test_wrong_references_are_explained(written, tmp_path, reference, weights, m
 
 def test_settings_are_refused(written):
     with pytest.raises(SslrobError, match="no setting 'width'"):
-        whole(*written[:2], width=3)
+        whole(*written[:2], settings={"width": 3})
+
+
+def test_every_word_of_a_weights_entry_counts(written, tmp_path):
+    config, _, state = written
+    torch.save({**{f"student.{name}": tensor for name, tensor in state.items()}, "student.ema.x": torch.zeros(2)}, tmp_path / "more.pth")
+    victim = whole(config, tmp_path / "more.pth", drop_prefix="student.", ignore=("ema.",))
+    loaded = victim.segmentor.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+def test_classes_must_be_the_models(written, tmp_path):
+    config, checkpoint, state = written
+    names = ("road", "Traffic Light", "car", "sky", "tree")
+    assert whole(config, checkpoint, classes="abcde")  # the checkpoint names none
+    with pytest.raises(SslrobError, match=r"rgb\.py' has 5 classes, but the data set has 4"):
+        whole(config, checkpoint, classes=names[:4])
+    torch.save({"state_dict": state, "meta": {"CLASSES": list(names)}}, tmp_path / "named.pth")
+    assert whole(config, tmp_path / "named.pth", classes=("road", "traffic_light", *names[2:]))
+    with pytest.raises(SslrobError, match=r"class 3 of .* is 'sky', but 'tree' in the data set") as caught:
+        whole(config, tmp_path / "named.pth", classes=(*names[:3], "tree", "sky"))
+    assert "another order" in caught.value.note
+
+
+def test_a_description_is_of_the_model_and_not_of_its_file(written, tmp_path):
+    text = Segmentation.described(f"mmseg:{written[0]}")
+    copy = tmp_path / "copy.py"
+    copy.write_text(written[0].read_text().replace("never.pth", "other.pth"))  # weights that are never loaded
+    assert Segmentation.described(f"mmseg:{copy}") == text
+    copy.write_text(written[0].read_text().replace("123.675", "123.676"))
+    assert Segmentation.described(f"mmseg:{copy}") != text
+    with pytest.raises(SslrobError, match="no config 'nowhere'") as caught:
+        Segmentation.described("mmseg:nowhere")
+    assert caught.value.hint
