@@ -53,16 +53,17 @@ class Recipe:
 
 FROZEN = {
     # A linear detector on a linear pyramid, trained briefly: what it finds, the backbone knows.  With layers of its own, and time, a head
-    # learns to see on random weights too.
-    "fcos": ({"width": 48, "convs": 0}, Schedule(epochs=2, learning_rate=2e-3)),
-    "fcn": ({"width": 48}, Schedule(epochs=4, learning_rate=2e-3)),
+    # learns to see on random weights too: the better detector, and the worse probe.
+    "fcos": ("fcos", {"width": 48, "convs": 0}, Schedule(epochs=2, learning_rate=2e-3)),
+    "fcos-deep": ("fcos", {"width": 48}, Schedule(epochs=4, learning_rate=2e-3)),
+    "fcn": ("fcn", {"width": 48}, Schedule(epochs=4, learning_rate=2e-3)),
 }
 FINETUNED = Schedule(epochs=8, learning_rate=2e-3, train="all", backbone_rate=0.5)
 TASKS = {"fcn": "segmentation", "fcos": "detection"}
 
 
-def _frozen(backbone: str, kind: str) -> Recipe:
-    settings, schedule = FROZEN[kind]
+def _frozen(backbone: str, name: str) -> Recipe:
+    kind, settings, schedule = FROZEN[name]
     return Recipe(f"mini-{backbone}", TASKS[kind], kind, "frozen", schedule, settings)
 
 
@@ -72,10 +73,11 @@ def _finetuned(backbone: str, kind: str) -> Recipe:
 
 RECIPES = {
     **{f"{name}-linear": Recipe(f"mini-{name}", "classification", "linear", "linear") for name in ("swav", "supervised", "random")},
-    **{f"{name}-{kind}": _frozen(name, kind) for name in ("swav", "supervised", "random") for kind in ("fcn", "fcos")},
+    **{f"{name}-{kind}": _frozen(name, kind) for name in ("swav", "supervised", "random") for kind in FROZEN},
     **{f"supervised-{kind}-finetuned": _finetuned("supervised", kind) for kind in ("fcn", "fcos")},
 }
-DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned"}  # the first choice where a backbone has several heads on a data set
+# The first choice where a backbone has several heads on a data set.
+DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned", "swav-fcos-deep", "random-fcos-deep"}
 
 
 def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None = None, epochs: int | None = None) -> dict[str, Any]:

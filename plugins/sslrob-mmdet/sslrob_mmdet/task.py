@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sslrob_mmdet.victim import MMDetVictim
 
 COLOURS = "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990"
-SHOWN = 0.3  # detections with a lower score are not drawn
+SHOWN = 0.3  # detections with a lower score are not drawn, unless they reach half of the image's best
 
 
 class Detection(Task):
@@ -69,8 +69,9 @@ class Detection(Task):
 
     def draw(self, canvas: ImageDraw.ImageDraw, prediction: Detections, *, classes: Sequence[str], scale: int) -> None:
         """Boxes with class and score, the best on top."""
+        best = float(prediction.scores.max()) if len(prediction.scores) else 0.0
         for box, score, label in reversed(list(zip(*(part.tolist() for part in prediction), strict=True))):
-            if score < SHOWN:
+            if score < min(SHOWN, best / 2):
                 continue
             x1, y1, x2, y2 = (scale * value for value in box)
             colour = COLOURS[label % len(COLOURS)]
