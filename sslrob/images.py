@@ -68,9 +68,11 @@ def listed(folder: Path) -> list[Path]:
     return found
 
 
-def fingerprint(paths: Iterable[Path], root: Path, *extra: str) -> str:
-    """16 hex digits that change with the files' names or sizes, or with `extra`."""
+def fingerprint(paths: Iterable[Path], root: Path, *extra: str, annotations: Iterable[Path] = ()) -> str:
+    """16 hex digits that change with the files' names or sizes, with `extra`, or with the bytes of `annotations`."""
     digest = hashlib.sha256("\0".join(extra).encode())
     for path in paths:
         digest.update(f"\0{path.relative_to(root).as_posix()}\0{path.stat().st_size}".encode())
+    for path in annotations:
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -52,7 +52,7 @@ class Masks:
         self.ids = tuple(stem.as_posix() for stem in stems)
         self.masks = [folders[1] / f"{id}{settings.suffix}" for id in self.ids]
         self._require_masks()
-        self.fingerprint = files.fingerprint([*self.images, *self.masks], root, repr(settings), *self.classes)
+        self.fingerprint = files.fingerprint(self.images, root, repr(settings), *self.classes, annotations=self.masks)
 
     def __len__(self) -> int:
         return len(self.images)
