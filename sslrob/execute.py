@@ -100,19 +100,18 @@ def run(
             asked = {data.ids[i] for i in chosen}
             rows = [row for row in store.rows() if row["id"] in asked]
             results = summarise(task, rows)
-            for flag in [*trust.dead_gradients(rows), *_off(spec, data, results)]:
+            for flag in [*trust.nothing_attacked(rows), *trust.dead_gradients(rows), *_off(spec, data, results)]:
                 flags[flag.name] = flag._asdict()
         except Exception as error:
             store.fail(error)
             raise
-        record = store.finish(
-            headline=task.headline,
-            sentence=spec.sentence(),
-            results=results,
-            flags=list(flags.values()),
-            **({} if left or not done else {"provenance": before["earlier"][-1], "earlier": before["earlier"][:-1]}),  # of who did the work
-            seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1),
-        )
+        answer = {"headline": task.headline, "sentence": spec.sentence(), "results": results, "flags": list(flags.values())}
+        if left or not done:
+            record = store.finish(**answer, seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1))
+        else:  # nothing was done: the record stays of who did the work, and of all that they did
+            kept = before if before.get("results", {}).get("images", 0) > results["images"] else {**before, **answer}
+            kept = {**kept, "status": "finished", "provenance": before["earlier"][-1], "earlier": before["earlier"][:-1]}
+            record = {**store.finish(**kept), **answer}
     return {**record, "folder": str(store.folder)}
 
 

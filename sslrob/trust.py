@@ -17,7 +17,7 @@ class Flag(NamedTuple):
     """A reason to doubt a result.
 
     Attributes:
-        name: "dead-gradients", "random-victim", "changed-victim", "clean-metric-off".
+        name: "nothing-attacked", "dead-gradients", "random-victim", "changed-victim", "clean-metric-off".
         evidence: what was seen, with numbers.
     """
 
@@ -62,6 +62,13 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 def changed_victim(before: str, after: str) -> list[Flag]:
     """Flag a victim whose parameters or buffers moved while it was attacked."""
     return [] if before == after else [Flag("changed-victim", "its parameters or buffers changed while it was evaluated")]
+
+
+def nothing_attacked(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """Flag a victim that gets no image right: there was nothing to attack."""
+    if rows and all(row["clean"]["fooled"] for row in rows):
+        return [Flag("nothing-attacked", f"none of the {len(rows)} images is right when clean: check classes, weights and preprocessing")]
+    return []
 
 
 def dead_gradients(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:

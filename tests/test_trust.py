@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslrob.testing import ToySegmenter
-from sslrob.trust import Watch, changed_victim, clean_metric_off, dead_gradients, state_digest
+from sslrob.trust import Watch, changed_victim, clean_metric_off, dead_gradients, nothing_attacked, state_digest
 
 
 def names(flags):
@@ -53,6 +53,12 @@ def test_the_digest_takes_every_type_of_number():
 
 def rows(*pairs):
     return [{"backwards": taken, "dead_gradients": dead} for taken, dead in pairs]
+
+
+def test_nothing_attacked():
+    right, wrong = {"clean": {"fooled": False}}, {"clean": {"fooled": True}}
+    assert names(nothing_attacked([wrong, wrong])) == ["nothing-attacked"]
+    assert nothing_attacked([wrong, right]) == nothing_attacked([]) == []
 
 
 def test_dead_gradients():

@@ -60,7 +60,7 @@ def check(name: Annotated[str, typer.Argument(help="A distribution, such as sslr
 
 def listing(kind: str) -> typer.Typer:
     """The command group `attacks`, `tasks` or `defenses`, with its one command."""
-    group = typer.Typer(help=f"The {kind}s that --{kind} takes.", no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(help=f"The {kind}s that are installed.", no_args_is_help=True, rich_markup_mode=None)
 
     @group.callback()
     def several() -> None:

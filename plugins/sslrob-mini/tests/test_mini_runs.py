@@ -144,6 +144,10 @@ def test_more_images_extend_a_run(tmp_path):
     more = run(asked, runs=tmp_path, limit=9, pictures=0)
     assert more["results"]["images"] == 9
     assert Path(more["folder"], "images.jsonl").read_bytes().startswith(first)
+    fewer = run(asked, runs=tmp_path, limit=3, pictures=0)
+    assert fewer["results"]["images"] == 3
+    kept = Run(Path(more["folder"])).record()
+    assert (kept["status"], kept["results"], kept["seconds"]) == ("finished", more["results"], more["seconds"])
 
 
 def test_the_collection_is_as_good_as_it_says():
