@@ -16,6 +16,7 @@ import platformdirs
 from sslrob.download import download, require_sha256
 from sslrob.download import sha256 as sha256
 from sslrob.errors import RunFailed, SslrobError
+from sslrob.packed import unpack
 from sslrob.zoo import Weights
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _load_safetensors(path: Path) -> Mapping[str, Any]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return unpack(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         hint = "get the file again; if it is a torch checkpoint, say `format: torch`"
         raise SslrobError(f"{str(path)!r} is not a whole safetensors file: {_first_line(error)}", hint=hint) from error

@@ -1,27 +1,39 @@
-"""Pretraining: views, resuming, the probes; on a toy pool."""
+"""Pretraining: views, methods, resuming, the probes; on a toy pool."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from sslrob_mini.augment import Cropping, Placing, Recolouring, compose, crop, place, recolour
 from sslrob_mini.pretrain.__main__ import main
-from sslrob_mini.pretrain.loop import learning_rate, pretrain
 from sslrob_mini.pretrain.pool import Pool, read, write
-from sslrob_mini.pretrain.settings import SUPERVISED, SWAV, Schedule, Supervised, Swav
+from sslrob_mini.pretrain.settings import Schedule, Settings, Swav
+from sslrob_mini.pretrain.table import ALL, METHODS, VARIANTS
 from sslrob_mini.probe import embeddings, linear_probe, nearest_neighbours
 from sslrob_mini.resnet import ResNet
 from torch import Tensor
 
+from sslrob import weights
 from sslrob.errors import SslrobError
 
+pytest.importorskip("lightly")
+from sslrob_mini.pretrain.cast import start  # noqa: E402
+from sslrob_mini.pretrain.loop import learning_rate, pretrain  # noqa: E402
+from sslrob_mini.pretrain.momentum import MomentumMethod  # noqa: E402
+from sslrob_mini.pretrain.views import draw  # noqa: E402
+from sslrob_mini.shelve import TITLES, augmentations, origin, record  # noqa: E402
+
 SCHEDULE = Schedule(steps=6, learning_rate=1e-3, weight_decay=0.01, batch=8, warm_up=2, every=2)
-TINY: dict[str, Supervised | Swav] = {
-    "supervised": replace(SUPERVISED, schedule=SCHEDULE),
-    "swav": replace(SWAV, schedule=SCHEDULE, prototypes=4, frozen=1),
-}
+
+
+def tiny(name: str) -> Settings:
+    """The settings of a backbone, for a training of seconds."""
+    settings = replace(ALL[name], schedule=SCHEDULE)
+    if isinstance(settings, Swav):
+        return replace(settings, prototypes=4, frozen=1)
+    return replace(settings, outputs=16, frozen=1) if name.startswith("dino") else settings
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +52,96 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-@pytest.mark.parametrize("name", ["supervised", "swav"])
+@pytest.mark.parametrize("name", [*METHODS, "dino-vit", "simclr-narrow", "swav-no-multi-crop"])
 def test_a_run_killed_and_resumed_ends_like_an_uninterrupted_one(name: str, toy_pool: Pool, tmp_path: Path) -> None:
-    if name == "swav":
-        pytest.importorskip("lightly")
-    pretrain(name, TINY[name], toy_pool, tmp_path / "whole")
-    pretrain(name, TINY[name], toy_pool, tmp_path / "parts", stop=3)  # the checkpoint is of step 2
+    pretrain(name, tiny(name), toy_pool, tmp_path / "whole")
+    pretrain(name, tiny(name), toy_pool, tmp_path / "parts", stop=3)  # the checkpoint is of step 2
     assert not (tmp_path / "parts" / f"{name}.safetensors").exists()
-    pretrain(name, TINY[name], toy_pool, tmp_path / "parts")
-    whole, parts = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts"))
+    pretrain(name, tiny(name), toy_pool, tmp_path / "parts")
+    whole, parts = (weights.load(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    assert not torch.equal(whole["stem.0.weight"], ResNet().stem[0].weight.half())
-    ResNet().load_state_dict(whole)
+    fresh = start(tiny(name)).backbone
+    first = next(key for key in whole if key.endswith("weight"))
+    assert not torch.allclose(whole[first], fresh.state_dict()[first], atol=1e-4)
+    fresh.load_state_dict(whole)
     logs = [(tmp_path / run / f"{name}.log.jsonl").read_text().splitlines() for run in ("whole", "parts")]
     assert logs[0][0] == logs[1][0]
     assert len(logs[0]) == len(logs[1]) == 1 + SCHEDULE.steps // SCHEDULE.every
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_each_loss_falls_when_a_batch_is_learned_by_heart(name: str, toy_pool: Pool) -> None:
+    settings = tiny(name)
+    method = start(settings).train()
+    batch = draw(toy_pool, 16, settings.views, generator())
+    optimizer = torch.optim.AdamW(method.parts(), lr=2e-3)
+    losses = []
+    for step in range(2, 27):
+        method.before(step % SCHEDULE.steps)
+        loss = method.objective(batch, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5
+
+
+@pytest.mark.parametrize("name", ["byol", "moco-v3", "dino"])
+def test_the_momentum_encoder_follows_and_is_not_trained(name: str, toy_pool: Pool) -> None:
+    settings = tiny(name)
+    method = start(settings).train()
+    assert isinstance(method, MomentumMethod)
+    assert not any(parameter.requires_grad for parameter in method.slow_backbone.parameters())
+    old = [parameter.clone() for parameter in method.slow_backbone.parameters()]
+    with torch.no_grad():
+        for parameter in method.backbone.parameters():
+            parameter.add_(1)
+    method.before(0)
+    for before, after in zip(old, method.slow_backbone.parameters(), strict=True):
+        torch.testing.assert_close(after - before, torch.full_like(before, 1 - settings.momentum), atol=1e-5, rtol=0)
+    method.before(SCHEDULE.steps)  # at the end it stands still
+    held = [parameter.clone() for parameter in method.slow_backbone.parameters()]
+    method.before(SCHEDULE.steps)
+    assert all(torch.equal(a, b) for a, b in zip(held, method.slow_backbone.parameters(), strict=True))
+
+
+def test_self_supervised_methods_do_not_see_the_labels(toy_pool: Pool) -> None:
+    for name in METHODS:
+        settings = tiny(name)
+        batch = draw(toy_pool, 8, settings.views, generator())
+        told, hidden = (start(settings).train().objective(seen, 2).item() for seen in (batch, batch._replace(labels=9 - batch.labels)))
+        assert (told == hidden) == (name != "supervised"), name
+
+
+def test_a_variant_differs_in_its_factor_only() -> None:
+    for name, settings in VARIANTS.items():
+        usual = METHODS[origin(name)]
+        assert type(settings) is type(usual)
+        assert settings != usual, name
+        changed = {key for key in ("schedule", "views", "architecture") if getattr(settings, key) != getattr(usual, key)}
+        assert len(changed - {"schedule"}) <= 1
+        assert replace(settings, **{key: getattr(usual, key) for key in ("schedule", "views", "architecture")}) == usual
+    full = METHODS["simclr"].schedule
+    for batch in (64, 1024):
+        schedule = VARIANTS[f"simclr-batch-{batch}"].schedule
+        assert schedule.steps * schedule.batch == full.steps * full.batch
+
+
+def test_the_zoo_entry_says_what_the_table_says() -> None:
+    folder = Path(__file__).parents[1] / "sslrob_mini" / "weights"
+    for name in sorted(path.stem for path in folder.glob("*.safetensors")):
+        entry = record(name, folder)
+        made, settings = entry["pretraining"], ALL[name]
+        assert made["method"] == TITLES[origin(name)][0]
+        assert made["epochs"] == pytest.approx(settings.schedule.steps * settings.schedule.batch / 60_000, abs=0.01)
+        header = json.loads((folder / made["log"]).read_text().splitlines()[0])
+        assert header["settings"] == json.loads(json.dumps(asdict(settings))), f"{name} was trained with other settings than the table's"
+    assert augmentations(METHODS["swav"].views)[0] == "multi-crop 2 × 48 + 4 × 24"
+
+
 def test_a_checkpoint_of_other_settings_is_refused(toy_pool: Pool, tmp_path: Path) -> None:
-    pretrain("supervised", TINY["supervised"], toy_pool, tmp_path, stop=2)
-    other = replace(SUPERVISED, schedule=replace(SCHEDULE, seed=1))
+    pretrain("supervised", tiny("supervised"), toy_pool, tmp_path, stop=2)
+    other = replace(tiny("supervised"), schedule=replace(SCHEDULE, seed=1))
     with pytest.raises(SslrobError, match="other settings"):
         pretrain("supervised", other, toy_pool, tmp_path)
 

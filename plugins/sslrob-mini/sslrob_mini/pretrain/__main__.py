@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sslrob.errors import SslrobError
-from sslrob_mini.pretrain.settings import SUPERVISED, SWAV
-
-METHODS = {"supervised": SUPERVISED, "swav": SWAV}
+from sslrob_mini.pretrain.table import ALL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,14 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sslrob_mini.pretrain.loop import pretrain
 
         torch.set_num_threads(options.threads)
-        pretrain(options.command, METHODS[options.command], pool.read(options.pool), options.out)
+        pretrain(options.command, ALL[options.command], pool.read(options.pool), options.out)
     except SslrobError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name != "lightly":
             raise
-        print("error: pretraining swav needs lightly\nhint: pip install 'sslrob-mini[pretrain]'", file=sys.stderr)
+        print("error: pretraining needs lightly\nhint: pip install 'sslrob-mini[pretrain]'", file=sys.stderr)
         return 2
     return 0
 
@@ -44,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--fashion", type=Path, required=True, metavar="DIR", help="Fashion-MNIST's four idx.gz files")
     build.add_argument("--photos", type=Path, required=True, metavar="DIR", help="skimage/data of scikit-image 0.18.3")
     build.add_argument("--pool", type=Path, required=True, metavar="DIR", help="where it is written (0.6 GB)")
-    for name in METHODS:
+    for name in ALL:
         method = commands.add_parser(name, help=f"pretrain {name}, or go on where a killed run stopped")
         method.add_argument("--pool", type=Path, required=True, metavar="DIR", help="folder of the pool")
         method.add_argument("--out", type=Path, required=True, metavar="DIR", help="where checkpoint, log and weights are written")

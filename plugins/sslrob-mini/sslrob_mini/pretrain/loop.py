@@ -10,36 +10,26 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.optim import AdamW
 
 from sslrob.errors import SslrobError
-from sslrob_mini.pretrain.methods import Method, SupervisedMethod
+from sslrob.packed import pack
+from sslrob_mini.pretrain.cast import start
+from sslrob_mini.pretrain.methods import Method
 from sslrob_mini.pretrain.pool import Pool
-from sslrob_mini.pretrain.settings import Schedule, Supervised, Swav
+from sslrob_mini.pretrain.settings import Schedule, Settings
 from sslrob_mini.probe import embeddings, nearest_neighbours
 
-Settings = Supervised | Swav
 WATCH = 2 / 3  # share of the pool's crops that are the memory of the k-NN classifier; it is asked about the others
 
 
-def build(settings: Settings) -> Method:
-    """The method with its initial weights, which follow from the settings' seed."""
-    torch.manual_seed(settings.schedule.seed)
-    if isinstance(settings, Supervised):
-        return SupervisedMethod(settings)
-    from sslrob_mini.pretrain.swav import SwavMethod  # needs lightly, an optional dependency
-
-    return SwavMethod(settings)
-
-
 def pretrain(name: str, settings: Settings, pool: Pool, out: Path, stop: int | None = None) -> Method:
-    """The trained method; `out` holds NAME.safetensors (the backbone, half precision) and NAME.log.jsonl.
+    """The trained method; `out` holds NAME.safetensors (the backbone, in 8 bits) and NAME.log.jsonl.
 
     Goes on from `out`/NAME.checkpoint.pt where there is one of the same settings. `stop` ends the run early, before that step.
     """
     schedule = settings.schedule
-    method = build(settings)
+    method = start(settings)
     optimizer = _optimizer(method, schedule)
     generator = torch.Generator().manual_seed(schedule.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +61,7 @@ def pretrain(name: str, settings: Settings, pool: Pool, out: Path, stop: int | N
             _write_log(out / f"{name}.log.jsonl", log)
             print(json.dumps(log[-1]), flush=True)
     if end == schedule.steps:
-        save_file(half(method.backbone.state_dict()), out / f"{name}.safetensors")
+        save_file(pack(method.backbone.state_dict()), out / f"{name}.safetensors")
     return method
 
 
@@ -91,14 +81,9 @@ def watch(method: Method, pool: Pool) -> float:
     return round((guesses == pool.crop_labels[known:]).float().mean().item(), 4)
 
 
-def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with its floating-point tensors in half precision."""
-    return {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in state.items()}
-
-
 def _optimizer(method: Method, schedule: Schedule) -> AdamW:
     """AdamW that decays weights, not biases nor normalisations."""
-    parameters = list(method.parameters())
+    parameters = method.parts()
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -50,7 +50,7 @@ def build(fashion: Path, photos: Path, backgrounds: int = BACKGROUNDS, crops: in
     painted = np.empty((backgrounds, RECIPE.size, RECIPE.size, 3), dtype=np.uint8)
     for index in range(backgrounds):
         rng = np.random.default_rng([SEED, RECIPE.stream, index])
-        painted[index] = np.clip(np.rint(background(rng, source, RECIPE)[1]), 0, 255)
+        painted[index] = np.clip(np.rint(background(rng, source.photographs, RECIPE)[1]), 0, 255)
     images, labels = pool(source, crops, RECIPE.size, SEED)
     return Pool(
         items=torch.from_numpy(np.stack([np.stack(pictures), np.stack(shapes)], 1)),

@@ -1,6 +1,6 @@
-"""All settings of pretraining, in one table: what `python -m sslrob_mini.pretrain METHOD` runs with."""
+"""What pretraining can be told: one class of settings for each method.  `table.py` has the values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sslrob_mini.augment import Cropping, Placing, Recolouring
 
@@ -19,55 +19,115 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Supervised:
-    """Cross-entropy of the items' classes, smoothed, on one view of a scene."""
+class Architecture:
+    """The registered backbone that is trained, and its constructor's arguments."""
 
-    schedule: Schedule
-    placing: Placing
-    view: Cropping
-    colours: Recolouring
-    smoothing: float
+    use: str = "mini-resnet"
+    widths: tuple[int, ...] = ()  # of a ResNet's stages; empty: its own
 
 
 @dataclass(frozen=True)
-class Swav:
-    """SwAV (Caron et al. 2020): views of a scene predict each other's Sinkhorn assignment to prototypes."""
+class Views:
+    """Full views and, for multi-crop, local ones of each scene, all coloured alike at random."""
+
+    placing: Placing = field(default_factory=lambda: Placing(scale=(0.55, 1.0)))
+    full: Cropping = field(default_factory=lambda: Cropping(size=48, area=(0.4, 1.0), spread=0.3))
+    local: Cropping = field(default_factory=lambda: Cropping(size=24, area=(0.12, 0.35), spread=0.5))
+    fulls: int = 2
+    locals: int = 0
+    colours: Recolouring = field(default_factory=Recolouring)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every method has."""
 
     schedule: Schedule
-    placing: Placing
-    full: Cropping  # of the two views whose assignments are predicted
-    local: Cropping  # of the others
-    locals: int
-    colours: Recolouring
-    hidden: int  # units of the projection head's hidden layer
-    embedding: int
-    prototypes: int
-    frozen: int  # steps before the prototypes learn
-    temperature: float
-    sinkhorn_epsilon: float
-    sinkhorn_iterations: int
+    views: Views
+    architecture: Architecture = field(default_factory=Architecture)
 
 
-SUPERVISED = Supervised(
-    schedule=Schedule(steps=1500, learning_rate=3e-3, weight_decay=0.02),
-    placing=Placing(),
-    view=Cropping(size=64, area=(0.6, 1.0), spread=0.2),
-    colours=Recolouring(strength=0.5, grey=0.1, blur=0.2),
-    smoothing=0.1,
-)
+@dataclass(frozen=True)
+class Supervised(Settings):
+    """Cross-entropy of the items' classes, smoothed, on one full view of a scene."""
 
-SWAV = Swav(
-    schedule=Schedule(steps=1000, learning_rate=2e-3, weight_decay=1e-4),
-    placing=Placing(scale=(0.55, 1.0)),
-    full=Cropping(size=48, area=(0.4, 1.0), spread=0.3),
-    local=Cropping(size=24, area=(0.12, 0.35), spread=0.5),
-    locals=4,
-    colours=Recolouring(),
-    hidden=256,
-    embedding=64,
-    prototypes=100,
-    frozen=100,
-    temperature=0.1,
-    sinkhorn_epsilon=0.03,
-    sinkhorn_iterations=3,
-)
+    smoothing: float = 0.1
+
+
+@dataclass(frozen=True)
+class Simclr(Settings):
+    """SimCLR (Chen et al. 2020): the two views of a scene against all other views of the batch."""
+
+    hidden: int = 256
+    embedding: int = 64
+    temperature: float = 0.2
+
+
+@dataclass(frozen=True)
+class BarlowTwins(Settings):
+    """Barlow Twins (Zbontar et al. 2021): the correlation of two views' embeddings is driven to the identity."""
+
+    hidden: int = 512
+    embedding: int = 512
+    off_diagonal: float = 5e-3  # the paper's lambda
+
+
+@dataclass(frozen=True)
+class Vicreg(Settings):
+    """VICReg (Bardes et al. 2022): views agree, each dimension keeps its variance, dimensions do not covary."""
+
+    hidden: int = 512
+    embedding: int = 512
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+
+
+@dataclass(frozen=True)
+class Momentum(Settings):
+    """What the methods with a momentum encoder share: it moves by 1 − momentum a step, which falls to 0 in half a cosine."""
+
+    momentum: float = 0.99
+
+
+@dataclass(frozen=True)
+class Byol(Momentum):
+    """BYOL (Grill et al. 2020): a predictor on one view foretells the momentum encoder's embedding of the other; no negatives."""
+
+    hidden: int = 512
+    embedding: int = 128
+
+
+@dataclass(frozen=True)
+class MocoV3(Momentum):
+    """MoCo v3 (Chen et al. 2021): as BYOL, but against the batch's other momentum embeddings; no queue."""
+
+    hidden: int = 512
+    embedding: int = 128
+    temperature: float = 0.2
+
+
+@dataclass(frozen=True)
+class Dino(Momentum):
+    """DINO (Caron et al. 2021): every view foretells the centred, sharpened softmax of the momentum encoder on the full ones."""
+
+    hidden: int = 256
+    bottleneck: int = 64
+    outputs: int = 1024
+    frozen: int = 100  # steps before the last layer learns
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.04
+    centre_momentum: float = 0.9
+
+
+@dataclass(frozen=True)
+class Swav(Settings):
+    """SwAV (Caron et al. 2020): views of a scene predict each other's Sinkhorn assignment to prototypes."""
+
+    hidden: int = 256
+    embedding: int = 64
+    prototypes: int = 100
+    frozen: int = 100  # steps before the prototypes learn
+    temperature: float = 0.1
+    sinkhorn_epsilon: float = 0.03
+    sinkhorn_iterations: int = 3
