@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import TypeAdapter
 
 from sslrob import weights, zoo
 from sslrob.backbone import Backbone
 from sslrob.builtin.restarts import Restarts
+from sslrob.data import batches
 from sslrob.errors import SslrobError
 from sslrob.plugins import Plugins, installed
-from sslrob.settings import complete
-from sslrob.task import Task, Victim
+from sslrob.settings import checked
+from sslrob.task import Remembering, Task, Victim
 
 if TYPE_CHECKING:
     from sslrob.attack import Attack
     from sslrob.data import Dataset
     from sslrob.spec import BackboneSpec, DatasetSpec, HeadSpec
+
+REMEMBERED = 32  # images at a time; fixed, since embeddings of other batches are rounded otherwise
 
 
 def task(name: str, plugins: Plugins | None = None) -> Task:
@@ -74,6 +76,18 @@ def dataset(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False)
     return task.dataset(record.fit.path, format=record.format, classes=record.classes, settings=settings)
 
 
+def fit_split(record: zoo.Dataset | DatasetSpec, task: Task, classes: Sequence[str]) -> Dataset:
+    """The images that a data set gives to whatever learns, their labels counted as in the evaluated split.
+
+    Args:
+        classes: of the evaluated split, in the order of its labels.
+
+    Raises:
+        SslrobError: see `dataset`.
+    """
+    return dataset(record.model_copy(update={"classes": tuple(classes)}), task, fit=True)
+
+
 def victim(
     head: zoo.Head | HeadSpec,
     body: Backbone,
@@ -82,17 +96,34 @@ def victim(
     classes: Sequence[str],
     name: str,
     state: Mapping[str, torch.Tensor] | None = None,
+    dataset: zoo.Dataset | DatasetSpec | None = None,
+    device: str | torch.device = "cpu",
 ) -> Victim:
-    """A backbone under a head, with the head's weights, in eval mode.
+    """A backbone under a head, with the head's weights or its memory, in eval mode, on `device`.
 
     Args:
         name: of the head's record, for errors.
         state: tensors to use instead of the record's weights.
+        dataset: the record of the head's data set, whose fit split a head of protocol knn remembers; no other head looks at it.
+        device: where a memory is made, and the victim is.
 
     Raises:
-        SslrobError: the head has no weights, or they do not fit.
+        SslrobError: the head has no weights, or they do not fit; or there is no fit split to remember.
     """
-    built = task.victim(body, kind=head.kind, classes=classes, settings=head.settings)
+    built = task.victim(body, kind=head.kind, classes=classes, settings=head.settings).to(device)
+    if (head.protocol == "knn") != isinstance(built, Remembering):
+        told = "remembers the fit split" if isinstance(built, Remembering) else "is trained"
+        raise SslrobError(
+            f"head {name!r} is recorded as {head.protocol}, but a head of kind {head.kind!r} {told}",
+            hint="correct protocol or kind in its zoo entry",
+        )
+    if isinstance(built, Remembering):
+        if head.weights is not None or state is not None:
+            raise SslrobError(f"head {name!r} has weights, but all that it has to know it remembers", hint="remove them from its zoo entry")
+        if dataset is None:
+            raise ValueError(f"head {name!r} remembers a fit split: give the record of its data set")
+        built.remember(batches(fit_split(dataset, task, classes), REMEMBERED))
+        return built.eval()
     if state is None:
         if head.weights is None:
             raise SslrobError(f"head {name!r} has no weights", hint="add them to its zoo entry")
@@ -112,5 +143,5 @@ def attack(use: str, settings: Mapping[str, Any], *, restarts: int = 1, plugins:
         SslrobError: a setting that it does not have, or of the wrong type.
     """
     kind = (plugins or installed()).get("attack", use)
-    built: Attack = TypeAdapter(kind).validate_python(complete(kind, settings, (), f"attack {use!r}"))
+    built: Attack = checked(kind, settings, f"attack {use!r}")
     return built if restarts == 1 else Restarts(built, restarts)

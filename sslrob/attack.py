@@ -20,10 +20,12 @@ class Attack(ABC):
     Attributes:
         access: what the objective reveals to it.
         tasks: the tasks it is defined for; None: any.
+        randomised: whether it draws random numbers: if not, a restart only repeats it.
     """
 
     access: ClassVar[Access] = "white-box"
     tasks: ClassVar[frozenset[str] | None] = None
+    randomised: ClassVar[bool] = True  # settings may decide: then a property
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # a misspelt setting is an error
 
     def fit(self, batches: Iterable[tuple[Objective, Tensor]], threat_model: ThreatModel, *, streams: Streams) -> Attack:

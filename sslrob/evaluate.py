@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslrob.attack import Attack
 from sslrob.data import Batch
@@ -171,7 +171,7 @@ def require_allowed(adversarial: Tensor, batch: Batch, threat_model: ThreatModel
 
 
 @contextmanager
-def at_rest(victim: Victim) -> Iterator[None]:
+def at_rest(victim: nn.Module) -> Iterator[None]:
     """Eval mode and no gradients for parameters meanwhile; every module and parameter gets its own flag back."""
     training = {module: module.training for module in victim.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in victim.parameters()}

@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +52,7 @@ class Part:
     batch_size: int
     device: str
     threads: int | None = None
+    again: bool = False  # the images have their rows: only pictures are made
 
 
 def run(
@@ -86,8 +87,9 @@ def run(
     store, devices = Run(runs / spec.name), chosen_devices(device)
     with store.alone():
         started = time.monotonic()
-        facts = {**provenance(_plugins(spec), devices[0]), "dataset": data.fingerprint}
-        _require_same_data(store, data)
+        prints = fingerprints(spec, task, data)
+        facts = {**provenance(_plugins(spec), devices[0]), **prints}
+        _require_same_data(store, prints)
         before = store.open(spec.id, spec.model_dump(mode="json"), facts)
         try:
             done = {row["id"] for row in store.rows()}
@@ -97,6 +99,8 @@ def run(
             parts = _parts(spec, store.folder, left, pictured, batch_size, max(1, min(shards, len(left))), devices)
             for flag in _work(parts, len(chosen) - len(left), len(chosen), store, progress):
                 flags[flag.name] = flag._asdict()
+            if unseen := _without_picture(store.folder / "pictures", pictured & done, data):  # the same attack again, for the same images
+                work(Part(spec, store.folder, unseen, pictured, batch_size, devices[0], again=True))
             asked = {data.ids[i] for i in chosen}
             rows = [row for row in store.rows() if row["id"] in asked]
             results = summarise(task, rows)
@@ -113,6 +117,11 @@ def run(
             kept = {**kept, "status": "finished", "provenance": before["earlier"][-1], "earlier": before["earlier"][:-1]}
             record = {**store.finish(**kept), **answer}
     return {**record, "folder": str(store.folder)}
+
+
+def _without_picture(folder: Path, ids: Collection[str], data: Dataset) -> tuple[int, ...]:
+    """Which of these images have no picture yet."""
+    return tuple(i for i, id in enumerate(data.ids) if id in ids and not (folder / pictures.file_name(id)).exists())
 
 
 def order(data: Dataset) -> list[int]:
@@ -136,16 +145,25 @@ def chosen_devices(device: str) -> list[str]:
     return [device]
 
 
-def load_victim(spec: Spec, task: Task, data: Dataset) -> Victim:
-    """The victim of a spec, on the CPU, in eval mode."""
+def fingerprints(spec: Spec, task: Task, data: Dataset) -> dict[str, str]:
+    """Of the images that are evaluated and, where a head remembers or an attack learns, of those that it learns from."""
+    attack = assemble.attack(spec.attack.use, spec.attack.settings)
+    if not learns(attack) and (spec.head is None or spec.head.protocol != "knn"):
+        return {"dataset": data.fingerprint}
+    return {"dataset": data.fingerprint, "fit": assemble.fit_split(spec.dataset, task, classes_of(spec, data)).fingerprint}
+
+
+def load_victim(spec: Spec, task: Task, data: Dataset, device: str | torch.device = "cpu") -> Victim:
+    """The victim of a spec, in eval mode, on `device`."""
     if spec.victim is not None:
         asked, classes = spec.victim, classes_of(spec, data)
         require_classes(asked.id, asked.classes, classes)
-        return task.whole(asked.reference, weights=asked.weights, settings=asked.settings, classes=classes).eval()
+        return task.whole(asked.reference, weights=asked.weights, settings=asked.settings, classes=classes).eval().to(device)
     if spec.backbone is None or spec.head is None:
         raise ValueError("a spec needs a backbone and a head, or a whole victim")
     body = assemble.backbone(spec.backbone, name=spec.backbone.id)
-    return assemble.victim(spec.head, body, task, classes=classes_of(spec, data), name=spec.head.id)
+    classes = classes_of(spec, data)
+    return assemble.victim(spec.head, body, task, classes=classes, name=spec.head.id, dataset=spec.dataset, device=device)
 
 
 def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Flag]:
@@ -159,18 +177,19 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
     spec, device = part.spec, torch.device(part.device)
     task = assemble.task(spec.task.name)
     data = assemble.dataset(spec.dataset, task)
-    victim = load_victim(spec, task, data).to(device)
-    require_known(spec.attack.objective, victim)
-    threat_model = parse(spec.threat_model)
-    attack = assemble.attack(spec.attack.use, spec.attack.settings, restarts=spec.attack.restarts)
-    attack = fitted(attack, spec, task, victim, threat_model)
-    question = Question(task, victim, attack, threat_model, spec.attack.objective, spec.seed)
-    store, watch, before, count = Run(part.folder), trust.Watch(), trust.state_digest(victim.state_dict()), 0
+    store, watch, count, threat_model = Run(part.folder), trust.Watch(), 0, parse(spec.threat_model)
     todo = (batch.to(device) for batch in batches(data, part.batch_size, indices=part.indices))
     with telling_of_the_device(part.batch_size), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        victim = load_victim(spec, task, data, device)
+        require_known(spec.attack.objective, victim)
+        before = trust.state_digest(victim.state_dict())
+        attack = assemble.attack(spec.attack.use, spec.attack.settings, restarts=spec.attack.restarts)
+        attack = fitted(attack, spec, task, victim, threat_model)
+        question = Question(task, victim, attack, threat_model, spec.attack.objective, spec.seed)
         for judged in evaluate(question, todo, watch=watch):
             pictures.save(judged, task, classes=classes_of(spec, data), folder=part.folder / "pictures", ids=part.pictured)
-            store.append(judged.rows)  # last: an image with a row is never looked at again
+            if not part.again:
+                store.append(judged.rows)  # last: an image with a row is never looked at again
             count += len(judged.rows)
             if tell is not None:
                 tell(count)
@@ -190,10 +209,14 @@ def telling_of_the_device(batch_size: int) -> Iterator[None]:
         ) from error
 
 
+def learns(attack: Attack) -> bool:
+    """Whether an attack has something to learn before it attacks, or the one that it repeats has."""
+    return type(getattr(attack, "attack", attack)).fit is not Attack.fit
+
+
 def fitted(attack: Attack, spec: Spec, task: Task, victim: Victim, threat_model: ThreatModel) -> Attack:
     """The attack after it learned from the fit split; most attacks learn nothing, and then no image is read."""
-    inner = getattr(attack, "attack", attack)
-    if type(inner).fit is Attack.fit:
+    if not learns(attack):
         return attack
     data = assemble.dataset(spec.dataset, task, fit=True)
     device = next(victim.parameters()).device
@@ -228,10 +251,11 @@ def _hold(stop: Event) -> None:
     """Keep, in a worker process, the event that ends it early: another shard failed; end it, too, when this command was killed."""
     global _STOP
     _STOP = stop
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Wait for the process that started this one, and end with it, even if it was killed."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -251,19 +275,20 @@ def _plugins(spec: Spec) -> set[str]:
     return {spec.task.plugin, spec.attack.plugin, *([spec.backbone.plugin] if spec.backbone is not None else [])}
 
 
-def _require_same_data(store: Run, data: Dataset) -> None:
+def _require_same_data(store: Run, prints: Mapping[str, str]) -> None:
     """Before anything of the run is written, or the next call would find this data set's fingerprint beside the other's rows.
 
     Raises:
-        SslrobError: the run was begun on other images or annotations.
+        SslrobError: the run was begun on other images or annotations, or with other ones to learn from.
     """
-    before = store.record() if store.record_path.exists() else {}
-    earlier = before.get("provenance", {}).get("dataset", data.fingerprint)
-    if earlier != data.fingerprint and store.count():
-        raise SslrobError(
-            f"the data set is not what it was when {str(store.folder)!r} was begun (fingerprint {earlier}, now {data.fingerprint})",
-            hint="restore the data, or choose another --runs folder",
-        )
+    before = store.record().get("provenance", {}) if store.record_path.exists() and store.count() else {}
+    for kind, now in prints.items():
+        if (earlier := before.get(kind, now)) != now:
+            told = "the data set" if kind == "dataset" else "the data set's fit split"
+            raise SslrobError(
+                f"{told} is not what it was when {str(store.folder)!r} was begun (fingerprint {earlier}, now {now})",
+                hint="restore the data, or choose another --runs folder",
+            )
 
 
 def _off(spec: Spec, data: Dataset, results: dict[str, Any]) -> list[trust.Flag]:

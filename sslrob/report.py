@@ -105,6 +105,8 @@ def _figures(record: Record) -> Iterator[tuple[str, str]]:
     results, spec = record["results"], record["spec"]
     success, cost, distance = results["attack_success_rate"], results["cost"], results["distance"]
     yield "attack success rate", f"{estimate(success)} % of the {_images(success['n'])} not fooled when clean"
+    if lost := results.get("lost"):
+        yield "lost", f"{estimate(lost)} % of the clean {record['headline']}"
     yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked"
     linf = spec["threat_model"].startswith("linf:")
     mean, largest = (f"{255 * value:.3g}/255" if linf else f"{value:.4g}" for value in (distance["mean"], distance["max"]))
@@ -151,15 +153,24 @@ def _unfinished(record: Record) -> str:
 
 def compare(records: Sequence[Record]) -> str:
     """Several runs, one a row."""
-    header = ("run", "threat model", "images", "metric", "clean", "robust", "attack success", "flags")
+    header = ("run", "head", "threat model", "images", "metric", "clean", "robust", "attack success", "lost", "flags")
     return table(header, [_row(record) for record in records])
 
 
 def _row(record: Record) -> Sequence[str]:
-    name, radius = Path(record["folder"]).name, record["spec"]["threat_model"]
+    named = (Path(record["folder"]).name, _head(record["spec"]), record["spec"]["threat_model"])
     if "results" not in record:
-        return (name, radius, str(record["rows"]), "", "", "", "", "not finished" if record["status"] == "started" else record["status"])
+        status = "not finished" if record["status"] == "started" else record["status"]
+        return (*named, str(record["rows"]), "", "", "", "", "", status)
     results, headline = record["results"], record["headline"]
     clean, robust = (estimate(results[verdict].get(headline)) for verdict in ("clean", "robust"))
     flags = ", ".join(flag["name"] for flag in record["flags"]) or "none"
-    return (name, radius, str(results["images"]), headline, clean, robust, estimate(results["attack_success_rate"]), flags)
+    success, lost = estimate(results["attack_success_rate"]), estimate(results["lost"]) if results.get("lost") else ""
+    return (*named, str(results["images"]), headline, clean, robust, success, lost, flags)
+
+
+def _head(spec: Mapping[str, Any]) -> str:
+    """The id, without its backbone's in front of it, of a head that is not the backbone's only one on the data set; else empty."""
+    if not spec.get("head") or spec["head"].get("alone", True):
+        return ""
+    return str(spec["head"]["id"]).removeprefix(f"{spec['backbone']['id']}-")

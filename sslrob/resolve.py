@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,12 @@ from sslrob import epsilon as epsilons
 from sslrob import zoo as records
 from sslrob.errors import SslrobError, close_names, unknown
 from sslrob.plugins import Component, Plugins
-from sslrob.settings import complete
+from sslrob.settings import checked, complete
 from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, TaskSpec, VictimSpec
 from sslrob.weights import sha256
 from sslrob.zoo import Weights, Zoo
+
+PLAINEST: tuple[records.Protocol, ...] = ("linear", "frozen", "finetuned", "knn")  # first: what a head means where none is the default
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,18 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
         "asked": asked.backbone or asked.victim,
     }
     if whole is not None and asked.victim is not None:
-        radius = _threat_model(asked, whole.threat_model or dataset.threat_model)
+        radius = threat_model(asked.norm, asked.epsilon, whole.threat_model or dataset.threat_model)
         return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=radius)
     choice = _choose(str(asked.backbone), dataset_id, asked.head, zoo)
     head = zoo.heads[choice.head]
+    _require_loss(attack.objective, choice.head, head, task)
     return Spec(
         **common,
         backbone=_backbone(choice.backbone, zoo, plugins),
-        head=_head(choice.head, head, task),
-        threat_model=_threat_model(asked, head.threat_model or dataset.threat_model),
+        head=_head(
+            choice.head, head, task, alone=sum((h.backbone, h.dataset) == (head.backbone, dataset_id) for h in zoo.heads.values()) == 1
+        ),
+        threat_model=threat_model(asked.norm, asked.epsilon, head.threat_model or dataset.threat_model),
     )
 
 
@@ -113,25 +118,35 @@ def _task_and_dataset(asked: Words, whole: records.Victim | None, zoo: Zoo, plug
     if asked.dataset is not None:
         own = plugins.find("task", zoo.get("dataset", asked.dataset).task)
         if task is not None and task != own:
-            others = _datasets_of(task, zoo)
+            others = for_task(task, zoo.datasets)
             hint = f"datasets of {task.name!r}: {', '.join(others)}" if others else f"use --task {own.name}"
             raise SslrobError(f"dataset {asked.dataset!r} is for task {own.name!r}, not {task.name!r}", hint=hint)
         return own, asked.dataset
     if task is None:
         offered = [c.name for c in plugins.of("task")]
         raise SslrobError("neither a task nor a dataset is given", hint=f"add --task {' or '.join(offered) or 'NAME'}")
-    datasets = _datasets_of(task, zoo)
+    return task, usual_dataset(task, zoo)
+
+
+def usual_dataset(task: Component, zoo: Zoo) -> str:
+    """What the task alone means.
+
+    Raises:
+        SslrobError: it has no data set, or several and no default.
+    """
+    datasets = for_task(task, zoo.datasets)
     if not datasets:
         raise SslrobError(f"no dataset in the zoo is for task {task.name!r}", hint="add one to your zoo file, or install a plugin with one")
     defaults = [name for name in datasets if zoo.datasets[name].default]
     if not defaults and len(datasets) > 1:
         raise SslrobError(f"task {task.name!r} has {len(datasets)} datasets and no default", hint=f"add --dataset {' or '.join(datasets)}")
-    return task, (defaults or datasets)[0]
+    return (defaults or datasets)[0]
 
 
-def _datasets_of(task: Component, zoo: Zoo) -> list[str]:
+def for_task(task: Component, entries: Mapping[str, records.Dataset | records.Recipe]) -> list[str]:
+    """The names of those data sets, or recipes, that are for a task, sorted."""
     names = {task.name, f"{task.distribution}/{task.name}"}
-    return sorted(name for name, record in zoo.datasets.items() if record.task in names)
+    return sorted(name for name, record in entries.items() if record.task in names)
 
 
 class Choice(NamedTuple):
@@ -140,7 +155,7 @@ class Choice(NamedTuple):
 
 
 def _choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
-    """The member of a family and its head on a dataset.
+    """The member of a family and its head on a dataset: the default one, else that of the plainest protocol.
 
     Args:
         word: backbone or family.
@@ -154,30 +169,43 @@ def _choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
     if not wanted:
         raise unknown(f"head of {word!r} on {dataset!r}", str(head), {*there, *(record.kind for record in there.values())})
     candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
-    backbone = _one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
+    backbone = one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
     own = [name for name, record in wanted.items() if record.backbone == backbone]
-    return Choice(backbone, _one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+    if not any(zoo.heads[name].default for name in own):
+        plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
+        own = [name for name in own if zoo.heads[name].protocol == plainest]
+    return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
 
 
-def _one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
-    """The only name, or the default."""
+def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
+    """The only name, or the default.
+
+    Args:
+        situation: what follows their number in the error, where several are left and none is the default.
+    """
     defaults = [name for name in names if zoo.of(kind)[name].default]
     if len(names) > 1 and not defaults:
         raise SslrobError(f"{len(names)} {situation}, and none is the default", hint=f"add --{kind} {' or '.join(sorted(names))}")
     return (defaults or names)[0]
 
 
-def _no_head(word: str, members: Iterable[str], dataset: str, zoo: Zoo) -> SslrobError:
+def _no_head(word: str, members: Sequence[str], dataset: str, zoo: Zoo) -> SslrobError:
     backbones = sorted({record.backbone for record in zoo.heads.values() if record.dataset == dataset})
     datasets = sorted({record.dataset for record in zoo.heads.values() if record.backbone in members})
-    recipes = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
     offers = [f"--backbone {' or '.join(backbones)}"] if backbones else []
     offers += [f"--dataset {' or '.join(datasets)}"] if datasets else []
-    return SslrobError(
-        f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo",
-        hint=f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads",
-        note=f"heads on {dataset!r} are trained by: {'; '.join(recipes)}" if recipes else "",
-    )
+    others = f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads"
+    error = SslrobError(f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo", hint=others)
+    data = zoo.datasets[dataset]
+    fitting = [name for name, recipe in zoo.recipes.items() if recipe.task == data.task and data.fit is not None]
+    if fitting:
+        recipe = min(fitting, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
+        command = f"sslrob train --backbone {members[0]} --recipe {recipe}" + ("" if data.default else f" --dataset {dataset}")
+        error.hint, error.note = f"train one: {command}", f"or {others}" if offers else ""
+    else:
+        scripts = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
+        error.note = f"heads on {dataset!r} are trained by: {'; '.join(scripts)}" if scripts else ""
+    return error
 
 
 def _dataset(name: str, record: records.Dataset) -> DatasetSpec:
@@ -195,7 +223,7 @@ def _dataset(name: str, record: records.Dataset) -> DatasetSpec:
 
 def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
     record = zoo.backbones[name]
-    component = _find(plugins, "backbone", record.use, name, zoo)
+    component = find(plugins, "backbone", record.use, name, zoo)
     known = inspect.signature(component.load()).parameters
     for key in record.settings:
         if key not in known:
@@ -209,12 +237,12 @@ def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
         use=record.use,
         plugin=component.plugin,
         settings=record.settings,
-        weights=_summed(record.weights),
+        weights=summed(record.weights),
         seed=record.seed if record.weights is None else None,
     )
 
 
-def _head(name: str, record: records.Head, task: Component) -> HeadSpec:
+def _head(name: str, record: records.Head, task: Component, *, alone: bool) -> HeadSpec:
     kinds = task.load().heads
     if kinds and record.kind not in kinds:
         raise SslrobError(
@@ -222,7 +250,13 @@ def _head(name: str, record: records.Head, task: Component) -> HeadSpec:
             hint=f"its kinds are {', '.join(kinds)}",
         )
     return HeadSpec(
-        id=name, kind=record.kind, protocol=record.protocol, settings=record.settings, weights=_summed(record.weights), clean=record.clean
+        id=name,
+        kind=record.kind,
+        protocol=record.protocol,
+        settings=record.settings,
+        weights=summed(record.weights),
+        clean=record.clean,
+        alone=alone,
     )
 
 
@@ -235,13 +269,13 @@ def _victim(name: str, record: records.Victim, weights: Path | None, task: Compo
         reference=record.reference,
         config=hashlib.sha256(task.load().described(record.reference).encode()).hexdigest(),
         settings=record.settings,
-        weights=_summed(source),
+        weights=summed(source),
         classes=record.classes,
         clean=record.clean,
     )
 
 
-def _summed(weights: Weights | None) -> Weights | None:
+def summed(weights: Weights | None) -> Weights | None:
     """With the sha256 that the spec's id counts, taken from the file where the zoo gives none."""
     if weights is None or weights.file is None or weights.sha256 is not None:
         return weights
@@ -252,8 +286,8 @@ def _summed(weights: Weights | None) -> Weights | None:
 
 def _attack(asked: Words, task: Component, zoo: Zoo, plugins: Plugins) -> AttackSpec:
     name = asked.attack
-    preset: records.Attack = zoo.attacks[name] if name in zoo.attacks else records.Attack(use=_known_attack(name, zoo, plugins))
-    component = _find(plugins, "attack", preset.use, name, zoo)
+    preset: records.Attack = zoo.attacks[name] if name in zoo.attacks else records.Attack(use=registered("attack", name, zoo, plugins))
+    component = find(plugins, "attack", preset.use, name, zoo)
     attack = component.load()
     if attack.tasks is not None and task.name not in attack.tasks:
         raise SslrobError(f"attack {name!r} is not defined for task {task.name!r}", hint=f"it is for {', '.join(sorted(attack.tasks))}")
@@ -263,26 +297,47 @@ def _attack(asked: Words, task: Component, zoo: Zoo, plugins: Plugins) -> Attack
     objective = asked.objective or preset.objective
     if objective.partition(":")[0] not in ("task", "embedding"):  # whether the victim has the loss is seen once it is built
         raise unknown("objective", objective, ("task", "task:LOSS", "embedding"))
+    settings = complete(attack, preset.settings, asked.settings, f"attack {name!r}")
+    if restarts > 1 and not checked(attack, settings, f"attack {name!r}").randomised:
+        raise SslrobError(
+            f"attack {name!r} draws nothing at random: {restarts} restarts would find the same again",
+            hint="leave --restarts out" + (", or --set random_start=true" if "random_start" in settings else ", or choose pgd"),
+        )
     return AttackSpec(
         id=name,
         use=preset.use,
         plugin=component.plugin,
         objective=objective,
-        settings=complete(attack, preset.settings, asked.settings, f"attack {name!r}"),
+        settings=settings,
         restarts=restarts,
     )
 
 
-def _known_attack(name: str, zoo: Zoo, plugins: Plugins) -> str:
-    """The name of a registered attack that has no preset."""
-    bare = name.rpartition("/")[2]
-    registered = {c.name for c in plugins.of("attack")}
-    if bare not in registered:
-        raise unknown("attack", name, {*zoo.attacks, *registered}, broken=dict.fromkeys([*plugins.complaints(), *zoo.complaints()]))
+def _require_loss(objective: str, name: str, head: records.Head, task: Component) -> None:
+    """Raises:
+    SslrobError: victims with this head have no such loss.  Where that is not known before one is built, it is seen then.
+    """
+    _, colon, loss = objective.partition(":")
+    known = task.load().losses(head.kind) if colon else ()
+    if known and loss not in known:
+        close = close_names(loss, known)
+        hint = f"did you mean 'task:{close[0]}'?" if close else f"its losses are {', '.join(known)}"
+        raise SslrobError(f"no loss of head {name!r} is named {loss!r}", hint=hint)
+
+
+def registered(kind: str, name: str, zoo: Zoo, plugins: Plugins) -> str:
+    """The name of a registered component that has no preset.
+
+    Args:
+        kind: "attack" or "defense".
+    """
+    known = {c.name for c in plugins.of(kind)}
+    if name.rpartition("/")[2] not in known:
+        raise unknown(kind, name, {*zoo.of(kind), *known}, broken=dict.fromkeys([*plugins.complaints(), *zoo.complaints()]))
     return name
 
 
-def _find(plugins: Plugins, kind: str, use: str, entry: str, zoo: Zoo) -> Component:
+def find(plugins: Plugins, kind: str, use: str, entry: str, zoo: Zoo) -> Component:
     """The component that a zoo entry uses; an error tells which entry, where it is not the component's own name."""
     try:
         return plugins.find(kind, use)
@@ -294,11 +349,11 @@ def _find(plugins: Plugins, kind: str, use: str, entry: str, zoo: Zoo) -> Compon
         raise
 
 
-def _threat_model(asked: Words, usual: str) -> str:
+def threat_model(norm: str | None, epsilon: str | None, usual: str) -> str:
     """What `--norm` and `--epsilon` make of the usual threat model."""
-    norm, radius = epsilons.parse_text(usual)
-    if asked.epsilon is None and asked.norm not in (None, norm):
-        epsilons.require_norm(str(asked.norm))
-        raise SslrobError(f"norm {asked.norm!r} has no usual epsilon here: the usual threat model is {usual}", hint="add --epsilon VALUE")
-    norm = asked.norm or norm
-    return epsilons.write(norm, radius if asked.epsilon is None else epsilons.parse_epsilon(asked.epsilon, norm))
+    own, radius = epsilons.parse_text(usual)
+    if epsilon is None and norm not in (None, own):
+        epsilons.require_norm(str(norm))
+        raise SslrobError(f"norm {norm!r} has no usual epsilon here: the usual threat model is {usual}", hint="add --epsilon VALUE")
+    norm = norm or own
+    return epsilons.write(norm, radius if epsilon is None else epsilons.parse_epsilon(epsilon, norm))

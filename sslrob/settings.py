@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -11,6 +12,31 @@ from pydantic.errors import PydanticUserError
 
 from sslrob.errors import SslrobError, close_names
 from sslrob.zoo import Settings
+
+Checked = TypeVar("Checked")
+COMMAND = "change --set {key}=VALUE, or the zoo entry"
+ENTRY = "correct it in the zoo entry, or leave it out for its default; settings: {known}"
+
+
+def checked(cls: type[Checked], given: Mapping[str, Any], what: str) -> Checked:
+    """The settings dataclass that `given` says, defaults where it says nothing.
+
+    Args:
+        cls: a frozen dataclass, such as a head's settings.
+        given: as they stand in a zoo entry.
+        what: "head 'fcos'", for the error.
+
+    Raises:
+        SslrobError: no such setting, or a value that it cannot have.
+    """
+    known = [entry.name for entry in fields(cls)] if is_dataclass(cls) else []
+    for key in given:
+        if key not in known:
+            raise _no_such(key, known, what)
+    try:
+        return TypeAdapter(cls).validate_python(dict(given))
+    except ValidationError as error:
+        raise _wrong_setting(error, known, what, ENTRY) from None
 
 
 def complete(cls: type, given: Mapping[str, Any], overrides: Sequence[str], what: str) -> Settings:
@@ -46,7 +72,7 @@ def complete(cls: type, given: Mapping[str, Any], overrides: Sequence[str], what
             try:
                 valid = adapter.validate_python({**values, **{key: _parsed(texts[key]) for key in wrong & texts.keys()}})
             except ValidationError:
-                raise _wrong_setting(error, adapter, what) from None
+                raise _wrong_setting(error, list(adapter.json_schema().get("properties", {})), what, COMMAND) from None
     except TypeError as error:
         raise SslrobError(f"{what} cannot be made: {error}", hint="tell the author of its plugin") from error
     settings: Settings = adapter.dump_python(valid, mode="json")
@@ -60,16 +86,20 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _wrong_setting(error: ValidationError, adapter: TypeAdapter[Any], what: str) -> SslrobError:
+def _wrong_setting(error: ValidationError, known: Sequence[str], what: str, hint: str) -> SslrobError:
     first = error.errors()[0]
     key = str(first["loc"][0]) if first["loc"] else ""
-    known = list(adapter.json_schema().get("properties", {}))
     if key and key not in known:
-        close = close_names(key, known)
-        hint = f"did you mean {close[0]!r}?" if close else f"its settings are {', '.join(known)}" if known else "it has no settings"
-        return SslrobError(f"{what} has no setting {key!r}", hint=hint)
+        return _no_such(key, known, what)
     place = ".".join(map(str, first["loc"]))
     reason = first["msg"][:1].lower() + first["msg"][1:]
     if not key:
         return SslrobError(f"{what}: {reason}", hint="change its settings with --set KEY=VALUE, or in the zoo entry")
-    return SslrobError(f"setting {place!r} of {what}: {reason}, got {first['input']!r}", hint=f"change --set {key}=VALUE, or the zoo entry")
+    told = hint.format(key=key, known=", ".join(known))
+    return SslrobError(f"setting {place!r} of {what}: {reason}, got {first['input']!r}", hint=told)
+
+
+def _no_such(key: str, known: Sequence[str], what: str) -> SslrobError:
+    close = close_names(key, known)
+    hint = f"did you mean {close[0]!r}?" if close else f"its settings are {', '.join(known)}" if known else "it has no settings"
+    return SslrobError(f"{what} has no setting {key!r}", hint=hint)

@@ -18,7 +18,7 @@ _NOT_IN_ID: Any = {
     "asked": True,
     "dataset": {"path": True, "images": True, "fit": {"path", "images"}},
     "backbone": {"id": True, "weights": _SOURCE},
-    "head": {"id": True, "protocol": True, "clean": True, "weights": _SOURCE},
+    "head": {"id": True, "protocol": True, "clean": True, "alone": True, "weights": _SOURCE},
     "victim": {"id": True, "reference": True, "clean": True, "weights": _SOURCE},
     "attack": {"id"},
 }
@@ -57,6 +57,12 @@ class HeadSpec(Record):
     settings: Settings
     weights: Weights | None
     clean: dict[str, float] = Field(description="what the zoo says the metrics are without an attack, in percent")
+    alone: bool = Field(True, description="whether the zoo has no other head of the backbone on the data set; if not, its id is told")
+
+    @property
+    def told(self) -> str:
+        """What it is called where the backbone is told too: its kind, if that is enough."""
+        return self.kind if self.alone else self.id
 
 
 class VictimSpec(Record):
@@ -124,7 +130,7 @@ class Spec(Record):
         size = f", {self.dataset.images} images" if self.dataset.images else ""
         parts = [f"{asked}{self.subject}", f"{self.dataset.id} ({self.dataset.split}{size})"]
         if self.head:
-            parts.append(", ".join(dict.fromkeys([self.head.kind, self.head.protocol])))
+            parts.append(", ".join(dict.fromkeys([self.head.told, *([] if self.head.alone else [self.head.kind]), self.head.protocol])))
         return " · ".join([*parts, self._attack(), self.threat_model])
 
     def _attack(self) -> str:

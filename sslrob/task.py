@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from PIL import ImageDraw
 from torch import Tensor, nn
 
 from sslrob.backbone import Backbone
-from sslrob.data import Dataset
+from sslrob.data import Batch, Dataset, Sample
 from sslrob.errors import SslrobError
 from sslrob.stats import bootstrap
 
@@ -70,6 +70,18 @@ class Victim(nn.Module, ABC):
         """One prediction an image, on the CPU."""
 
 
+class Remembering(Victim):
+    """A victim whose head has no weights but a memory, made of the data set's fit split when the victim is assembled."""
+
+    @abstractmethod
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """Forget what was remembered, and take these in; the backbone is put into eval mode.
+
+        Args:
+            batches: of the fit split, in an order and of a size that do not change, or the rounding of the embeddings would.
+        """
+
+
 class Task(ABC):
     """Data, victims and metrics of one kind of question.
 
@@ -77,11 +89,13 @@ class Task(ABC):
         version: raised when the meaning of a number changes; part of every run's identity.
         headline: the metric to quote, a key of `aggregate()`.
         heads: the kinds of heads that `victim()` can build.
+        graded: an image may be more or less right; if not, the headline is the share of images that are not fooled.
     """
 
     version: ClassVar[int] = 1
     headline: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ()
+    graded: ClassVar[bool] = True
 
     @abstractmethod
     def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Dataset:
@@ -98,6 +112,12 @@ class Task(ABC):
     @abstractmethod
     def victim(self, backbone: Backbone, *, kind: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Victim:
         """A backbone under an untrained head of this kind."""
+
+    @staticmethod
+    def losses(kind: str) -> tuple[str, ...]:
+        """Names of the losses of the victims that have this kind of head; none: they are not known before one is built."""
+        del kind
+        return ()
 
     @staticmethod
     def described(reference: str) -> str:
@@ -123,6 +143,10 @@ class Task(ABC):
     @abstractmethod
     def measure(self, prediction: Any, target: Any) -> Row:
         """The sufficient statistics of one image; metrics can be recomputed from rows alone."""
+
+    def mirrored(self, sample: Sample) -> Sample:
+        """The sample as a mirror shows it, for training; as it is, where the task does not say what becomes of the target."""
+        return sample
 
     def draw(self, canvas: ImageDraw.ImageDraw, prediction: Any, *, classes: Sequence[str], scale: int) -> None:
         """Draw a prediction over its image, for the pictures of a run.

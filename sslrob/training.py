@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from sslrob.backbone import Features
 from sslrob.data import Batch
 from sslrob.task import Victim
 
@@ -24,6 +26,7 @@ class Schedule:
         train: "head" keeps the backbone frozen and in eval mode; "all" trains it too.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     epochs: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     train: Literal["head", "all"] = "head"
@@ -31,6 +34,7 @@ class Schedule:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps")] = 0.05
     clip: Annotated[float, Field(gt=0, description="the gradient's largest norm")] = 5.0
+    precision: Annotated[Literal["float32", "bfloat16"], Field(description="of the backbone's products, in training")] = "float32"
 
     def rate(self, progress: float) -> float:
         """The learning rate, as a fraction of its peak, when `progress` in [0, 1) of the steps are done."""
@@ -45,37 +49,68 @@ def train(
     steps: int,
     schedule: Schedule,
     *,
+    seed: int = 0,
     checkpoint: Path | None = None,
     log: Callable[[dict[str, float]], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Lower the victim's first loss; leaves it in eval mode.
+    """Lower the victim's first loss, on the device that it is on; leaves it in eval mode.
 
     Args:
         batches: the batches of an epoch, by its number; the same number must give the same batches.
-        steps: batches in an epoch.
+        steps: batches in an epoch, at most.
+        seed: of what the victim itself draws in training (dropout); the global generators are left as they were.
         checkpoint: after every epoch all state is kept here, in one atomic move, and a later call goes on from it.
-        log: takes {epoch, loss, rate} after every epoch.
+        log: takes {epoch, epochs, loss, rate} after every epoch.
+        progress: takes the steps done and the steps in all, after every step.
     """
     optimizer = torch.optim.AdamW(_groups(victim, schedule), weight_decay=schedule.weight_decay)
+    device = next(victim.parameters()).device
     start = _resume(checkpoint, victim, optimizer) if checkpoint is not None and checkpoint.exists() else 0
     for epoch in range(start, schedule.epochs):
         _training_mode(victim, schedule)
         total, count = 0.0, 0
-        for step, batch in enumerate(batches(epoch)):
-            rate = schedule.rate((epoch * steps + step + 1) / (schedule.epochs * steps + 1))
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * group["share"] * rate
-            loss = victim.loss(victim(batch.images), batch.targets, victim.losses[0], 1.0).mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
-            optimizer.step()
-            total, count = total + loss.item() * len(batch), count + len(batch)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), _computing_in(victim, schedule.precision):
+            torch.manual_seed(1000 * seed + epoch)
+            for step, batch in enumerate(batches(epoch), epoch * steps):
+                rate = schedule.rate((step + 1) / (schedule.epochs * steps + 1))
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.learning_rate * group["share"] * rate
+                loss = victim.loss(victim(batch.images.to(device)), batch.targets, victim.losses[0], 1.0).mean()
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
+                optimizer.step()
+                total, count = total + loss.item() * len(batch), count + len(batch)
+                if progress is not None:
+                    progress(step + 1, schedule.epochs * steps)
         if log is not None:
-            log({"epoch": epoch + 1, "loss": total / max(count, 1), "rate": optimizer.param_groups[0]["lr"]})
+            rate = optimizer.param_groups[0]["lr"]
+            log({"epoch": epoch + 1, "epochs": schedule.epochs, "loss": total / max(count, 1), "rate": rate})
         if checkpoint is not None:
             _keep(checkpoint, {"epoch": epoch + 1, "victim": victim.state_dict(), "optimizer": optimizer.state_dict()})
     victim.eval()
+
+
+@contextmanager
+def _computing_in(victim: Victim, precision: str) -> Iterator[None]:
+    """Meanwhile the backbone multiplies in `precision`; what it answers is float32 as ever."""
+    backbone = victim.backbone
+    if backbone is None or precision == "float32":
+        yield
+        return
+    forward = backbone.forward
+
+    def quick(images: Tensor) -> Features:
+        with torch.autocast(images.device.type, getattr(torch, precision)):
+            features = forward(images)
+        return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
+
+    backbone.forward = quick  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del backbone.forward
 
 
 def _groups(victim: Victim, schedule: Schedule) -> list[dict[str, object]]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
 from sslrob.errors import SslrobError
 from sslrob.plugins import Plugins
-from sslrob.zoo import Zoo
+from sslrob.resolve import summed
+from sslrob.runs import telling_of_the_disk
+from sslrob.weights import cache, fetch
+from sslrob.zoo import Backbone, Head, Weights, Zoo
 
 if TYPE_CHECKING:
     from sslrob.data import Dataset
@@ -15,6 +21,40 @@ if TYPE_CHECKING:
 
 KINDS = ("backbone", "head", "dataset")
 BATCH = 32  # images
+
+
+class Measured:
+    """Clean metrics that were measured on this machine, by all that can change them; kept in the cache, so that a long look goes on.
+
+    Args:
+        fresh: know nothing of earlier looks.
+    """
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self.path = cache().parent / "clean.jsonl"
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() and not fresh else []
+        self.known = dict(row for line in lines if (row := _row(line)))
+
+    def get(self, key: str) -> dict[str, float] | None:
+        """The metrics, in percent; None if they were not measured."""
+        return self.known.get(key)
+
+    def keep(self, key: str, metrics: dict[str, float]) -> None:
+        """Remember metrics, in one write: what is torn by a kill is as if it had not been measured."""
+        self.known[key] = metrics
+        with telling_of_the_disk(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(f"\n{json.dumps([key, metrics])}\n")
+
+
+def _row(line: str) -> tuple[str, dict[str, float]] | None:
+    """Key and metrics of a line; None for an empty or torn one."""
+    try:
+        key, metrics = json.loads(line)
+    except ValueError:
+        return None
+    return key, metrics
 
 
 class Finding(NamedTuple):
@@ -50,11 +90,11 @@ def entries(names: Sequence[str], zoo: Zoo) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def verify(kind: str, name: str, zoo: Zoo, plugins: Plugins, *, metrics: bool = False, device: str = "cpu") -> Finding:
+def verify(kind: str, name: str, zoo: Zoo, plugins: Plugins, *, measured: Measured | None = None, device: str = "cpu") -> Finding:
     """Look at one entry.
 
     Args:
-        metrics: also measure a head's clean metrics again, on the whole split.
+        measured: where to look up, or else keep, a head's clean metrics on the whole split; None: do not measure them.
         device: where to measure.
     """
     try:
@@ -64,7 +104,7 @@ def verify(kind: str, name: str, zoo: Zoo, plugins: Plugins, *, metrics: bool = 
         elif kind == "dataset":
             found = _dataset(name, zoo, plugins)
         else:
-            found, problem = _head(name, zoo, plugins, metrics, device)
+            found, problem = _head(name, zoo, plugins, measured, device)
         return Finding(kind, name, found, problem)
     except SslrobError as error:
         return Finding(kind, name, "", str(error), error.hint)
@@ -91,7 +131,7 @@ def _dataset(name: str, zoo: Zoo, plugins: Plugins) -> str:
     return f"{len(data)} images"
 
 
-def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> tuple[str, str]:
+def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, device: str) -> tuple[str, str]:
     """What was found, and what is wrong with the metrics."""
     from sslrob import assemble, trust
     from sslrob.execute import chosen_devices
@@ -101,15 +141,44 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, metrics: bool, device: str) -> 
     task = assemble.task(dataset.task, plugins)
     data = assemble.dataset(dataset, task)
     classes = dataset.classes or tuple(getattr(data, "classes", ()))
-    body = assemble.backbone(zoo.backbones[record.backbone], name=record.backbone, plugins=plugins)
-    victim = assemble.victim(record, body, task, classes=classes, name=name).to(chosen_devices(device)[0])
-    if not metrics:
-        return f"fits {record.backbone}", ""
-    rows = clean_rows(task, victim, data)
-    measured = task.aggregate(rows)
-    off = trust.clean_metric_off(record.clean, measured)
-    told = ", ".join(f"{metric} {measured[metric]:.1f} (zoo {record.clean[metric]:.1f})" for metric in record.clean if metric in measured)
-    return told or "no clean metric in the zoo", "; ".join(flag.evidence for flag in off)
+    backbone, key = zoo.backbones[record.backbone], ""
+    if measured is not None:
+        key = _key(
+            record, backbone, plugins, data, assemble.fit_split(dataset, task, classes) if record.protocol == "knn" else None, device
+        )
+    metrics = measured.get(key) if measured is not None else None
+    if metrics is None:
+        body = assemble.backbone(backbone, name=record.backbone, plugins=plugins)
+        victim = assemble.victim(record, body, task, classes=classes, name=name, dataset=dataset, device=chosen_devices(device)[0])
+        if measured is None:
+            return f"fits {record.backbone}", ""
+        metrics = task.aggregate(clean_rows(task, victim, data))
+        measured.keep(key, metrics)
+    else:
+        for weights in (backbone.weights, record.weights):
+            if weights is not None:
+                fetch(weights)  # the files may have changed since
+    told = ", ".join(f"{metric} {metrics[metric]:.2f} (zoo {record.clean[metric]:.2f})" for metric in record.clean if metric in metrics)
+    problems = [flag.evidence for flag in trust.clean_metric_off(record.clean, metrics)]
+    problems += [f"{metric!r} is in the zoo, but no metric of the task" for metric in record.clean if metric not in metrics]
+    return told or "no clean metric in the zoo", "; ".join(problems)
+
+
+def _key(head: Head, backbone: Backbone, plugins: Plugins, data: Dataset, fit: Dataset | None, device: str) -> str:
+    """Changes with whatever changes a head's clean metrics: weights, settings, images, code, and the kind of device."""
+    parts = {
+        "backbone": {**backbone.model_dump(mode="json", include={"use", "settings", "seed"}), "weights": _sum(backbone.weights)},
+        "head": {**head.model_dump(mode="json", include={"kind", "protocol", "settings"}), "weights": _sum(head.weights)},
+        "images": [data.fingerprint, fit.fingerprint if fit is not None else ""],
+        "code": [version("sslrob"), version("torch"), *sorted(plugins.origins)],
+        "device": device,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sum(weights: Weights | None) -> str | None:
+    found = summed(weights)
+    return found.sha256 if found is not None else None
 
 
 def clean_rows(task: Task, victim: Victim, data: Dataset) -> list[Row]:
@@ -123,9 +192,3 @@ def clean_rows(task: Task, victim: Victim, data: Dataset) -> list[Row]:
             predictions = judge(victim, batch.to(device).images, batch.targets).predictions
             rows += [task.measure(p, t) for p, t in zip(predictions, batch.targets, strict=True)]
     return rows
-
-
-def all_of(names: Sequence[str], zoo: Zoo, plugins: Plugins, *, metrics: bool = False, device: str = "cpu") -> Iterator[Finding]:
-    """Findings on `entries(names)`, one after another."""
-    for kind, name in entries(names, zoo):
-        yield verify(kind, name, zoo, plugins, metrics=metrics, device=device)

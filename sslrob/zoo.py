@@ -44,6 +44,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
 ThreatModelText = Annotated[str, AfterValidator(_threat_model)]
 Settings = dict[str, JsonValue]
+Protocol = Literal["linear", "knn", "frozen", "finetuned"]
 
 
 class Record(BaseModel):
@@ -82,7 +83,24 @@ class Pretraining(Record):
     steps: int | None = None
     seed: int | None = None
     recipe: str = Field("", description="the script or command that does it again")
+    log: LocalPath | None = Field(None, description="of the run: loss and k-NN accuracy by step, one JSON object a line")
     notes: str = ""
+
+
+class Hardening(Record):
+    """How a backbone was hardened, and from which."""
+
+    backbone: Name = Field(description="the natural one that it started from")
+    defense: Use
+    settings: Settings = Field({}, description="of the defense, all of them")
+    attack: Use = Field(description="the one inside the training: a preset, or a registered one")
+    attack_settings: Settings = Field({}, description="of that attack, all of them")
+    threat_model: ThreatModelText = Field(description="inside the training")
+    dataset: Name = Field(description="whose fit split it was trained on")
+    seed: int = 0
+    made_from: str = Field("", description="changes with whatever changes the weights; tells a later call that they are made already")
+    recipe: str = Field("", description="the command that does it again")
+    log: LocalPath | None = Field(None, description="of the training: the measures of each step, one JSON object a line")
 
 
 class Backbone(Record):
@@ -95,6 +113,7 @@ class Backbone(Record):
     family: Name | None = Field(None, description="the word that means whichever member has a head on the dataset")
     default: bool = Field(False, description="the family's first choice")
     pretraining: Pretraining | None = None
+    hardening: Hardening | None = Field(None, description="null: natural")
     paper: str = ""
     license: str
     parameters: int | None = Field(None, gt=0, description="how many numbers it has learned")
@@ -133,14 +152,26 @@ class Head(Record):
     dataset: Name
     kind: Name = Field(description="as the task calls it, such as linear, fcn or fcos")
     settings: Settings = {}
-    protocol: Literal["frozen", "finetuned", "linear"] = Field(
-        "frozen", description="what was trained: the head alone, or the backbone too"
-    )
-    weights: Weights | None = Field(None, description="frozen: the head's tensors; finetuned: the backbone's too")
+    protocol: Protocol = Field("frozen", description="what was trained: the head alone, or the backbone too; knn: nothing")
+    weights: Weights | None = Field(None, description="frozen: the head's tensors; finetuned: the backbone's too; knn: none")
     clean: dict[str, float] = Field({}, description="metrics, in percent, that our own run reproduces without an attack")
     threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
     default: bool = Field(False, description="the first choice of this backbone on this dataset")
     recipe: str = Field("", description="the script or command that trains it again")
+    made_from: str = Field("", description="changes with the backbone's weights, the recipe and the data set it was made from; empty: not known")
+
+
+class Recipe(Record):
+    """How a head is trained on a frozen backbone, or together with it."""
+
+    task: Use
+    kind: Name = Field(description="of head, as the task calls it")
+    protocol: Protocol
+    settings: Settings = Field({}, description="of the head")
+    schedule: Settings = Field({}, description="arguments of `sslrob.training.Schedule`; none: the head is solved, not trained by steps")
+    batch_size: int = Field(16, ge=1)
+    default: bool = Field(False, description="the first choice for its task and protocol")
+    description: str = ""
 
 
 class Victim(Record):
@@ -172,10 +203,33 @@ class Defense(Record):
     """A way to harden, and the attack inside its training."""
 
     use: Use
-    attack: Name
+    attack: Use = Field(description="a preset, or a registered one")
+    threat_model: ThreatModelText | None = Field(None, description="inside the training; null: the dataset's")
     settings: Settings = {}
     description: str = ""
     paper: str = ""
+
+
+class Questions(Record):
+    """What a study asks on one data set."""
+
+    recipes: tuple[Name, ...] = Field((), description="of the heads of the study's backbones")
+    factor_recipes: tuple[Name, ...] = Field((), description="of the heads of the backbones that vary in a factor")
+    epsilons: tuple[ThreatModelText, ...] = Field(min_length=1, description="threat models, the weakest first, such as linf:1/255")
+    limit: int | None = Field(None, ge=1, description="images of each run; null: all")
+
+
+class Study(Record):
+    """A grid of evaluations, and what is compared in it."""
+
+    description: str = ""
+    backbones: tuple[Name, ...] = Field(min_length=1, description="compared with each other")
+    reference: Name | None = Field(None, description="one of them, which each other one is tested against; null: no tests")
+    attacks: tuple[Name, ...] = Field(min_length=1, description="each with each epsilon")
+    datasets: dict[Name, Questions] = Field(min_length=1, description="in the order of their runs: begin with what is cheap")
+    hardened: dict[Name, Name] = Field({}, description="hardened backbones, each with its natural self; evaluated too, and shown beside it")
+    factors: dict[str, tuple[Name, ...]] = Field({}, description="what is varied, each with the backbones that vary in it, in order")
+    seed: int = Field(0, ge=0, description="of every image's random numbers")
 
 
 class ZooFile(Record):
@@ -188,8 +242,10 @@ class ZooFile(Record):
     datasets: dict[Name, Dataset] = {}
     heads: dict[Name, Head] = {}
     victims: dict[Name, Victim] = {}
+    recipes: dict[Name, Recipe] = {}
     attacks: dict[Name, Attack] = {}
     defenses: dict[Name, Defense] = {}
+    studies: dict[Name, Study] = {}
 
 
 @dataclass(frozen=True)
@@ -206,8 +262,10 @@ class Zoo:
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
     heads: Mapping[str, Head] = field(default_factory=dict)
     victims: Mapping[str, Victim] = field(default_factory=dict)
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     defenses: Mapping[str, Defense] = field(default_factory=dict)
+    studies: Mapping[str, Study] = field(default_factory=dict)
     origins: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
@@ -216,7 +274,7 @@ class Zoo:
         """The record called `name`.
 
         Args:
-            kind: "backbone", "dataset", "head", "victim", "attack" or "defense".
+            kind: "backbone", "dataset", "head", "victim", "recipe", "attack", "defense" or "study".
 
         Raises:
             SslrobError: there is none; suggests close names.
@@ -228,7 +286,7 @@ class Zoo:
 
     def of(self, kind: str) -> Mapping[str, Any]:
         """All records of a kind, by name."""
-        records: Mapping[str, Any] = getattr(self, f"{kind}s")
+        records: Mapping[str, Any] = getattr(self, section(kind))
         return records
 
     def families(self) -> dict[str, list[str]]:
@@ -255,6 +313,14 @@ class Zoo:
     def complaints(self) -> list[str]:
         """A phrase for each plugin that did not load, and for each zoo file that was left out."""
         return [*self.absent, *(f"{file} ({reason})" for file, reason in self.broken.items())]
+
+
+KINDS = ("backbone", "dataset", "head", "victim", "recipe", "attack", "defense", "study")
+
+
+def section(kind: str) -> str:
+    """What the entries of a kind stand under in a zoo file: "backbones" for "backbone"."""
+    return "studies" if kind == "study" else f"{kind}s"
 
 
 def schema() -> dict[str, Any]:

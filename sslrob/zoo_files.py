@@ -12,15 +12,16 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 
 import sslrob
+from sslrob import own, yaml_file
 from sslrob import plugins as plugin_host
-from sslrob import yaml_file
 from sslrob.errors import SslrobError, close_names
 from sslrob.yaml_file import Document
-from sslrob.zoo import Zoo, ZooFile
+from sslrob.zoo import KINDS, Study, Zoo, ZooFile
+from sslrob.zoo import section as section_of
 
-SECTIONS = {name: name.removesuffix("s") for name in ZooFile.model_fields if name != "format"}
+SECTIONS = {section_of(kind): kind for kind in KINDS}
 SCHEMA = "`sslrob zoo schema` prints what each entry may hold"
-Key = tuple[str, ...]
+Key = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Part:
             for name, record in getattr(self.records, section).items():
                 yield section, name, record
 
-    def where(self, *keys: str) -> str:
+    def where(self, *keys: str | int) -> str:
         """`FILE:LINE` of an entry."""
         return f"{self.document.path}:{self.document.line(keys)}"
 
@@ -64,9 +65,10 @@ def users(paths: Iterable[Path] = ()) -> list[Path]:
 
 
 def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None) -> Zoo:
-    """The whole zoo: first-party, plugins', the user's.
+    """The whole zoo: first-party, plugins', the user's files, the user's own entries (`sslrob.own`).
 
-    A plugin's file that is broken or does not fit harms nothing else: it is left out, and named in `Zoo.broken`.
+    A file that nobody wrote by hand here, a plugin's or an own entry's, harms nothing else where it is broken or does not fit: it is left
+    out, and named in `Zoo.broken`.
 
     Args:
         paths: further files of the user's, as after `--zoo`.
@@ -77,22 +79,28 @@ def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None)
     """
     plugins = plugin_host.installed() if plugins is None else plugins
     broken: dict[str, str] = {}
-    optional: list[Part] = []
-    for path in _distinct(plugins.zoo_files()):
-        try:
-            optional.append(read(path))
-        except SslrobError as error:
-            broken[str(path)] = str(error)
     mine = _distinct(users(paths))
     required = [read(path) for path in [first_party(), *mine]]
+    theirs = list(_readable(plugins.zoo_files(), broken))
+    made = list(_readable((path for path in own.files() if path.resolve() not in mine), broken))
     while True:
         try:
-            return replace(merge([required[0], *optional, *required[1:]]), broken=broken, absent=tuple(plugins.complaints()))
+            return replace(merge([required[0], *theirs, *required[1:], *made]), broken=broken, absent=tuple(plugins.complaints()))
         except Misfit as error:
+            optional = theirs if error.part in theirs else made
             if error.part not in optional:
                 raise
             optional.remove(error.part)
             broken[str(error.part.document.path)] = str(error)
+
+
+def _readable(paths: Iterable[Path], broken: dict[str, str]) -> Iterator[Part]:
+    """Those files that are whole; why the others are not goes to `broken`."""
+    for path in _distinct(paths):
+        try:
+            yield read(path)
+        except SslrobError as error:
+            broken[str(path)] = str(error)
 
 
 def read(path: Path) -> Part:
@@ -129,6 +137,7 @@ def merge(parts: Sequence[Part]) -> Zoo:
             sections[section][name] = record
     zoo = Zoo(**sections, origins={key: part.document.path for key, part in homes.items()})
     _check_heads(zoo, homes)
+    _check_studies(zoo, homes)
     _check_families(zoo, homes)
     _check_defaults(zoo, homes)
     return zoo
@@ -137,10 +146,50 @@ def merge(parts: Sequence[Part]) -> Zoo:
 def _check_heads(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
     for name, head in zoo.heads.items():
         for kind, wanted in (("backbone", head.backbone), ("dataset", head.dataset)):
-            if wanted not in zoo.of(kind):
-                close = close_names(wanted, zoo.of(kind))
-                hint = f"did you mean {close[0]!r}?" if close else f"add {wanted!r} to {kind}s"
-                raise Misfit(homes["heads", name], ("heads", name, kind), f"heads.{name}.{kind}: no {kind} is named {wanted!r}", hint=hint)
+            _require(zoo, kind, wanted, homes["heads", name], ("heads", name, kind))
+
+
+def _check_studies(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
+    for name, study in zoo.studies.items():
+        home, here = homes["studies", name], ("studies", name)
+        for kind, wanted, keys in _named_by(study):
+            _require(zoo, kind, wanted, home, (*here, *keys))
+        if study.reference not in (None, *study.backbones):
+            message = f"studies.{name}.reference: {study.reference!r} is not one of the study's backbones"
+            raise Misfit(home, (*here, "reference"), message, hint="add it to backbones, or choose one of them")
+        for dataset, asked in study.datasets.items():
+            task = zoo.datasets[dataset].task
+            for recipe in (*asked.recipes, *asked.factor_recipes):
+                if zoo.recipes[recipe].task.rpartition("/")[2] != task.rpartition("/")[2]:
+                    message = f"studies.{name}.datasets.{dataset}: recipe {recipe!r} is for task {zoo.recipes[recipe].task!r}, not {task!r}"
+                    raise Misfit(home, (*here, "datasets", dataset), message, hint="choose a recipe of that task: sslrob zoo list recipes")
+
+
+def _named_by(study: Study) -> Iterator[tuple[str, str, tuple[str | int, ...]]]:
+    """Kind and name of everything that a study names, and where."""
+    for i, backbone in enumerate(study.backbones):
+        yield "backbone", backbone, ("backbones", i)
+    for i, attack in enumerate(study.attacks):
+        yield "attack", attack, ("attacks", i)
+    for hardened, natural in study.hardened.items():
+        yield "backbone", hardened, ("hardened", hardened)
+        yield "backbone", natural, ("hardened", hardened)
+    for factor, variants in study.factors.items():
+        yield from (("backbone", variant, ("factors", factor, i)) for i, variant in enumerate(variants))
+    for dataset, asked in study.datasets.items():
+        yield "dataset", dataset, ("datasets", dataset)
+        for field in ("recipes", "factor_recipes"):
+            yield from (("recipe", recipe, ("datasets", dataset, field, i)) for i, recipe in enumerate(getattr(asked, field)))
+
+
+def _require(zoo: Zoo, kind: str, wanted: str, home: Part, keys: Key) -> None:
+    """Raises:
+    Misfit: the zoo has no such entry.
+    """
+    if wanted not in zoo.of(kind):
+        close = close_names(wanted, zoo.of(kind))
+        hint = f"did you mean {close[0]!r}?" if close else f"add {wanted!r} to {section_of(kind)}"
+        raise Misfit(home, keys, f"{'.'.join(map(str, keys))}: no {kind} is named {wanted!r}", hint=hint)
 
 
 def _check_families(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:

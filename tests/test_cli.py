@@ -39,6 +39,7 @@ def only_core(monkeypatch, tmp_path):
     """sslrob's own components, a toy plugin and a broken one; no zoo of whoever runs the tests."""
     monkeypatch.setenv("SSLROB_PLUGINS", "")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("SSLROB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("SSLROB_ZOO", raising=False)
     monkeypatch.delenv("SSLROB_OFFLINE", raising=False)
@@ -176,7 +177,7 @@ def test_zoo_verify(capsys, zoo, tmp_path):
         ["✓", "head", "toy-linear"],
         ["✓", "dataset", "shades"],
     ]
-    assert "top1 100.0 (zoo 100.0)" in out
+    assert "top1 100.00 (zoo 100.00)" in out
     (tmp_path / "head.safetensors").write_bytes(b"torn")
     (tmp_path / "data" / "dark" / "0.png").unlink()
     code, out, _ = answer(capsys, "zoo", "verify", "--json")
@@ -194,6 +195,35 @@ def test_zoo_verify_measures(capsys, zoo, tmp_path):
     assert code == 1
     assert "and 50.00 in the zoo" in out
     assert "shades" not in out
+
+
+def test_zoo_verify_goes_on_where_it_stopped(capsys, zoo, tmp_path, monkeypatch):
+    """What was measured is looked up, but not with other weights, nor with --again; a torn line counts for nothing."""
+    from sslrob import verify
+
+    rows, looks = verify.clean_rows, []
+    monkeypatch.setattr("sslrob.verify.clean_rows", lambda *given: looks.append(1) or rows(*given))
+    for words, expected in (([], 1), ([], 1), (["--again"], 2)):
+        assert answer(capsys, "zoo", "verify", "toys", "--metrics", *words)[0] == 0
+        assert len(looks) == expected
+    memory = tmp_path / "cache" / "clean.jsonl"
+    memory.write_text(memory.read_text().splitlines()[1][:-4])
+    answer(capsys, "zoo", "verify", "toys", "--metrics")
+    assert len(looks) == 3
+    head = tmp_path / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:-8] + bytes(8))  # another bias
+    out = answer(capsys, "zoo", "verify", "toys", "--metrics")[1]
+    assert len(looks) == 4
+    assert "top1 100.00" in out
+
+
+def test_zoo_verify_knows_the_metrics_of_the_task(capsys, zoo, tmp_path):
+    file = tmp_path / "zoo.yaml"
+    file.write_text(file.read_text().replace("top1: 100.0", "top11: 100.0"))
+    code, out, err = answer(capsys, "zoo", "verify", "--metrics")
+    assert code == 1
+    assert "'top11' is in the zoo, but no metric of the task" in out
+    assert "1 of 3 entries have a problem" in err
 
 
 def test_plugins_check(capsys, monkeypatch):
@@ -267,6 +297,32 @@ def test_strict_turns_flags_into_exit_code_4(capsys, zoo, tmp_path):
     assert "clean-metric-off" in out
     assert "the result carries 1 flag: clean-metric-off" in err
     assert answer(capsys, *EVAL)[0] == 0
+
+
+def test_pictures_can_be_asked_for_later(capsys, zoo, tmp_path):
+    """The finished run stays as it is, and its rows are not written twice; the pictures are those that it would have made."""
+    answer(capsys, *EVAL, "--pictures", "0")
+    (folder,) = (tmp_path / "runs").iterdir()
+    rows, results = (folder / "images.jsonl").read_bytes(), json.loads((folder / "run.json").read_text())["results"]
+    assert not (folder / "pictures").exists()
+    assert answer(capsys, *EVAL, "--pictures", "3")[0] == 0
+    assert len(list((folder / "pictures").glob("*.png"))) == 4
+    assert (folder / "images.jsonl").read_bytes() == rows
+    assert json.loads((folder / "run.json").read_text())["results"] == results
+    answer(capsys, *EVAL, "--pictures", "3", "--runs", "others")
+    (other,) = (tmp_path / "others").iterdir()
+    for path in (folder / "pictures").iterdir():
+        assert path.read_bytes() == (other / "pictures" / path.name).read_bytes()
+
+
+def test_restarts_of_a_deterministic_attack_are_refused(capsys, zoo):
+    code, _, err = answer(capsys, *EVAL, "--attack", "fgsm", "--restarts", "3")
+    assert code == 2
+    assert "attack 'fgsm' draws nothing at random: 3 restarts would find the same again" in err
+    code, _, err = answer(capsys, *EVAL, "--set", "random_start=false", "--restarts", "3")
+    assert code == 2
+    assert "--set random_start=true" in err
+    assert answer(capsys, *EVAL, "--attack", "noise", "--restarts", "3", "--dry-run")[0] == 0
 
 
 def test_limits_extend_a_run(capsys, zoo, tmp_path):

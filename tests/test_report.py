@@ -71,7 +71,8 @@ def test_flags_are_shown_with_their_evidence(golden, tmp_path, monkeypatch):
         {"name": "random-victim", "evidence": "two forwards of the same images differ by 0.2"},
     ]
     spec = {**SPEC, "attack": {**SPEC["attack"], "id": "fgsm", "use": "sslrob/fgsm", "settings": {}}, "threat_model": "l2:0.5"}
-    folder = store(Path("runs/flagged"), {**RECORD, "spec": spec, "flags": flags})
+    results = {**RESULTS, "lost": {"value": 74.0, "low": 70.9, "high": 77.2}}
+    folder = store(Path("runs/flagged"), {**RECORD, "spec": spec, "flags": flags, "results": results})
     golden("report_flags.txt", plain(show(read(folder))) + "\n")
 
 
@@ -88,6 +89,8 @@ def test_several_runs_are_a_table(golden, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     weaker = copy.deepcopy(RECORD)
     weaker["spec"]["threat_model"], weaker["flags"] = "linf:0.5/255", [{"name": "changed-victim", "evidence": "its buffers changed"}]
+    weaker["spec"]["head"] |= {"id": "toy-swav-fcos-deep", "alone": False}
+    weaker["results"]["lost"] = {"value": 40.2, "low": 35.1, "high": 44.0}
     for name, record in (
         ("toy-swav-toys-pgd-0123abcd", RECORD),
         ("toy-swav-toys-pgd-89abcdef", weaker),

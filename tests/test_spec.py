@@ -62,6 +62,7 @@ class PGD(Concrete):
 @dataclass(frozen=True)
 class BoxAttack(Concrete):
     tasks: ClassVar[frozenset[str] | None] = frozenset({"detection"})
+    randomised: ClassVar[bool] = False
 
 
 def plugins_of(version: str = "1.0") -> Plugins:
@@ -154,6 +155,21 @@ def refused(**words: Any) -> SslrobError:
 
 
 # ---- what words mean
+
+
+def test_a_head_that_is_not_the_only_one_is_told_by_its_id() -> None:
+    assert "· fcos, frozen ·" in asked().sentence()
+    assert "· supervised-tuned, fcos, finetuned ·" in asked(backbone="supervised", head="supervised-tuned").sentence()
+    alone = asked(backbone="supervised", head="supervised-tuned")
+    assert alone.head is not None
+    assert alone.model_copy(update={"head": alone.head.model_copy(update={"alone": True})}).id == alone.id
+
+
+def test_restarts_of_what_draws_nothing_are_refused() -> None:
+    error = refused(attack="boxes", restarts=3)
+    assert str(error) == "attack 'boxes' draws nothing at random: 3 restarts would find the same again"
+    assert error.hint == "leave --restarts out, or choose pgd"
+    assert asked(attack="boxes", restarts=1).attack.restarts == 1
 
 
 def test_a_family_means_its_member_with_a_head_on_the_default_dataset() -> None:

@@ -1,23 +1,24 @@
-"""Image classification: a folder of images a class, a linear head, top-1 and top-5."""
+"""Image classification: a folder of images a class, linear and nearest-neighbour heads, top-1 and top-5."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import ImageDraw
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslrob import images as files
 from sslrob.backbone import Backbone
+from sslrob.builtin.knn import NearestNeighbours, Neighbours
 from sslrob.data import Sample
 from sslrob.errors import SslrobError, unknown
+from sslrob.settings import checked
 from sslrob.stats import wilson
 from sslrob.task import Aggregator, Row, Task, Victim
 
@@ -31,7 +32,6 @@ class FolderSettings:
         crop: side of the square cut from the centre; None: all of it.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     resize: int | None = None
     crop: int | None = None
 
@@ -113,19 +113,21 @@ class Classification(Task):
     """Which of k classes an image shows."""
 
     headline = "top1"
-    heads = ("linear",)
+    graded = False
+    heads = ("linear", "knn")
+
+    @staticmethod
+    def losses(kind: str) -> tuple[str, ...]:
+        return {"linear": LinearClassifier.losses, "knn": NearestNeighbours.losses}.get(kind, ())
 
     def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> ImageFolder:
         if format != "imagefolder":
             raise unknown("classification format", format, ["imagefolder"])
-        try:
-            checked = TypeAdapter(FolderSettings).validate_python(dict(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SslrobError(f"data set setting {first['loc'][0]!r}: {first['msg']}", hint="settings: resize, crop") from None
-        return ImageFolder(root, classes, checked)
+        return ImageFolder(root, classes, checked(FolderSettings, settings, "data set format 'imagefolder'"))
 
-    def victim(self, backbone: Backbone, *, kind: str, classes: Sequence[str], settings: Mapping[str, Any]) -> LinearClassifier:
+    def victim(self, backbone: Backbone, *, kind: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Victim:
+        if kind == "knn":
+            return NearestNeighbours(backbone, len(classes), checked(Neighbours, settings, "head 'knn'"))
         if kind != "linear":
             raise unknown("classification head", kind, self.heads)
         if settings:
@@ -146,6 +148,9 @@ class Classification(Task):
         ranks = np.array([row["rank"] for row in rows])
         bounds = {f"top{k}": wilson(int((ranks < k).sum()), len(rows)) for k in (1, 5)}
         return {name: (100 * low, 100 * high) for name, (low, high) in bounds.items()}
+
+    def mirrored(self, sample: Sample) -> Sample:
+        return sample._replace(image=sample.image.flip(-1))
 
     def draw(self, canvas: ImageDraw.ImageDraw, prediction: Tensor, *, classes: Sequence[str], scale: int) -> None:
         del scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -27,6 +27,10 @@ class PGD(Attack):
     steps: Annotated[int, Field(ge=1, description="gradient steps")] = 20
     step_size: Annotated[float, Field(gt=0, description="length of a step as a fraction of epsilon")] = 0.25
     random_start: Annotated[bool, Field(description="start at a random allowed image rather than at the clean one")] = True
+
+    @property
+    def randomised(self) -> bool:  # type: ignore[override]
+        return self.random_start
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
         best = Best(images)
@@ -55,6 +59,8 @@ class PGD(Attack):
 @dataclass(frozen=True)
 class FGSM(Attack):
     """One step of full length from the clean image (Goodfellow et al., ICLR 2015), taken whether or not it helps."""
+
+    randomised: ClassVar[bool] = False
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
         del streams

@@ -34,6 +34,10 @@ class Restarts(Attack):
     def tasks(self) -> Any:  # type: ignore[override]
         return self.attack.tasks
 
+    @property
+    def randomised(self) -> Any:  # type: ignore[override]
+        return self.attack.randomised
+
     def fit(self, batches: Iterable[tuple[Objective, Tensor]], threat_model: ThreatModel, *, streams: Streams) -> Attack:
         return replace(self, attack=self.attack.fit(batches, threat_model, streams=streams))
 

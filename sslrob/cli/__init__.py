@@ -11,10 +11,13 @@ import typer
 from sslrob.cli.doctor import doctor
 from sslrob.cli.evaluate import evaluate
 from sslrob.cli.grouped import Grouped
+from sslrob.cli.harden import harden
 from sslrob.cli.plugins import LISTED, listing
 from sslrob.cli.plugins import app as plugins
 from sslrob.cli.report import report
+from sslrob.cli.study import app as study
 from sslrob.cli.telling import text, told
+from sslrob.cli.train import train
 from sslrob.cli.zoo import app as zoo
 from sslrob.errors import SslrobError
 
@@ -31,6 +34,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command("eval", cls=Grouped)(evaluate)
+app.command("train")(train)
+app.command("harden", cls=Grouped)(harden)
+app.add_typer(study, name="study")
 app.command("report")(report)
 app.add_typer(zoo, name="zoo")
 for kind in LISTED:

@@ -93,7 +93,7 @@ def evaluate(
         norm=norm,
         seed=seed,
     )
-    with _stdout_for_results(as_json):
+    with stdout_for_results(as_json):
         spec = resolve(asked, zoo_files.load(zoo or ()), installed())
         if dry_run:
             folder = str(runs / spec.name)
@@ -125,7 +125,7 @@ def evaluate(
 
 
 @contextmanager
-def _stdout_for_results(wanted: bool) -> Iterator[None]:
+def stdout_for_results(wanted: bool) -> Iterator[None]:
     """Whatever the libraries print meanwhile goes to stderr, so that stdout is one JSON object."""
     if not wanted:
         yield

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sslrob.cli.options import Json, Zoos
-from sslrob.cli.zoo import load, task_of, tasks_of
+from sslrob.cli.zoo import load
+from sslrob.cli.zoo_rows import task_of, tasks_of
 from sslrob.table import table
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _tasks(zoo: Zoo, plugins: Plugins) -> list[Entry]:
         {
             "task": component.name,
             "data sets": ", ".join(name for name, record in zoo.datasets.items() if task_of(record) == component.name),
-            "backbones": ", ".join(name for name in zoo.backbones if component.name in tasks_of(name, zoo)),
+            "backbones": str(sum(component.name in tasks_of(name, zoo) for name in zoo.backbones)),
             "plugin": component.plugin,
         }
         for component in plugins.of("task")

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sslrob.cli.options import Json, Zoos
+from sslrob.cli.zoo_rows import HEADERS, head_row, heads_of, listed, task_of, tasks_of
 from sslrob.table import table
+from sslrob.zoo import KINDS, section
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from sslrob.zoo import Zoo
 
 app = typer.Typer(help="Backbones, data sets, heads and presets that have a name.", no_args_is_help=True, rich_markup_mode=None)
-KINDS = ("backbone", "dataset", "head", "victim", "attack", "defense")
-HEADERS: dict[str, Sequence[str]] = {
-    "backbone": ("backbone", "family", "method", "use", "epochs", "batch", "parameters", "tasks", "license"),
-    "dataset": ("dataset", "task", "images", "classes", "threat model", "license", "description"),
-    "head": ("head", "backbone", "dataset", "kind", "trained", "clean"),
-    "victim": ("victim", "task", "reference", "license"),
-    "attack": ("attack", "use", "objective", "settings", "restarts", "description"),
-    "defense": ("defense", "use", "attack", "settings", "description"),
-}
 
 
 def load(files: Zoos) -> Zoo:
@@ -39,7 +35,7 @@ def load(files: Zoos) -> Zoo:
 
 @app.command("list")
 def list_(
-    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help=f"Of {', '.join(f'{k}s' for k in KINDS)}.")] = None,
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help=f"Of {', '.join(map(section, KINDS))}.")] = None,
     task: Annotated[str | None, typer.Option(help="Only what serves this task.")] = None,
     zoo: Zoos = None,
     as_json: Json = False,
@@ -48,24 +44,18 @@ def list_(
     from sslrob.errors import unknown
 
     everything = load(zoo)
-    sections = [f"{kind}s" for kind in KINDS]
+    sections = {section(kind): kind for kind in KINDS}
     for word in kinds or ():
         if word not in sections:
             raise unknown("kind of zoo entry", word, sections)
-    wanted = [section.removesuffix("s") for section in kinds or ("backbones", "datasets")]
+    wanted = [sections[word] for word in kinds or ("backbones", "datasets")]
     chosen = {
         kind: {name: record for name, record in everything.of(kind).items() if serves(kind, name, task, everything)} for kind in wanted
     }
     if as_json:
-        typer.echo(
-            json.dumps({f"{kind}s": {name: r.model_dump(mode="json") for name, r in found.items()} for kind, found in chosen.items()})
-        )
+        typer.echo(json.dumps({section(kind): {n: r.model_dump(mode="json") for n, r in found.items()} for kind, found in chosen.items()}))
         return
-    parts = [
-        table(HEADERS[kind], [ROWS[kind](name, record, everything) for name, record in sorted(found.items())]) if found else f"no {kind}s"
-        for kind, found in chosen.items()
-    ]
-    typer.echo("\n\n".join(parts))
+    typer.echo("\n\n".join(listed(kind, found, everything) for kind, found in chosen.items()))
 
 
 def serves(kind: str, name: str, task: str | None, zoo: Zoo) -> bool:
@@ -77,81 +67,11 @@ def serves(kind: str, name: str, task: str | None, zoo: Zoo) -> bool:
             return task in tasks_of(name, zoo)
         case "head":
             return bool(task_of(zoo.datasets[zoo.heads[name].dataset]) == task)
-        case "dataset" | "victim":
+        case "study":
+            return any(task_of(zoo.datasets[name]) == task for name in zoo.studies[name].datasets)
+        case "dataset" | "victim" | "recipe":
             return task_of(zoo.of(kind)[name]) == task
     return True
-
-
-def task_of(record: Any) -> str:
-    """The bare name of a record's task."""
-    return str(record.task).rpartition("/")[2]
-
-
-def tasks_of(backbone: str, zoo: Zoo) -> list[str]:
-    """The tasks that a backbone has heads for."""
-    return sorted({task_of(zoo.datasets[head.dataset]) for head in zoo.heads.values() if head.backbone == backbone})
-
-
-def _amount(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in settings.items())
-
-
-def _backbone(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
-    made = record.pretraining
-    what = (made.method, _amount(made.epochs), _amount(made.batch_size)) if made else ("", "", "")
-    default = " (default)" if record.default else ""
-    return (
-        name,
-        f"{record.family}{default}" if record.family else "",
-        what[0],
-        record.use,
-        *what[1:],
-        _amount(record.parameters),
-        ", ".join(tasks_of(name, zoo)),
-        record.license,
-    )
-
-
-def _dataset(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
-    del zoo
-    task = f"{record.task}{' (default)' if record.default else ''}"
-    return (name, task, _amount(record.images), str(len(record.classes) or ""), record.threat_model, record.license, record.description)
-
-
-def _head(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
-    del zoo
-    clean = ", ".join(f"{metric} {value:.1f}" for metric, value in record.clean.items())
-    return (name, record.backbone, record.dataset, record.kind, record.protocol, clean)
-
-
-def _victim(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
-    del zoo
-    return (name, record.task, record.reference, record.license)
-
-
-def _attack(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
-    del zoo
-    restarts = str(record.restarts) if record.restarts > 1 else ""
-    return (name, record.use, record.objective, _settings(record.settings), restarts, record.description)
-
-
-def _defense(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
-    del zoo
-    return (name, record.use, record.attack, _settings(record.settings), record.description)
-
-
-ROWS: dict[str, Callable[[str, Any, Zoo], Sequence[str]]] = {
-    "backbone": _backbone,
-    "dataset": _dataset,
-    "head": _head,
-    "victim": _victim,
-    "attack": _attack,
-    "defense": _defense,
-}
 
 
 @app.command()
@@ -166,7 +86,7 @@ def show(name: Annotated[str, typer.Argument(help="An entry of any kind, or a fa
     if not found:
         known = {*everything.families(), *(entry for kind in KINDS for entry in everything.of(kind))}
         raise unknown("zoo entry", name, known, broken=everything.complaints())
-    files = {n: str(everything.origins[f"{kind}s", n]) for kind, n in found}
+    files = {n: str(everything.origins[section(kind), n]) for kind, n in found}
     if as_json:
         entries = [{"kind": kind, "name": n, "file": files[n], **everything.of(kind)[n].model_dump(mode="json")} for kind, n in found]
         typer.echo(json.dumps(entries))
@@ -175,11 +95,40 @@ def show(name: Annotated[str, typer.Argument(help="An entry of any kind, or a fa
 
     for kind, n in found:
         typer.secho(f"{kind} {n}, in {files[n]}", bold=True)
-        told = everything.of(kind)[n].model_dump(mode="json", exclude_defaults=True)
+        record = everything.of(kind)[n]
+        told = told_of(record)
+        for made in ("pretraining", "hardening"):
+            if made in told and (last := last_logged(getattr(record, made).log)):
+                told[made]["last_logged"] = last
         typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=110))
         if kind == "backbone":
-            heads = {head: record for head, record in everything.heads.items() if record.backbone == n}
-            typer.echo(table(HEADERS["head"], [_head(*item, everything) for item in heads.items()]) if heads else "no heads")
+            heads = heads_of(n, everything)
+            typer.echo(table(HEADERS["head"], [head_row(*item, everything) for item in heads.items()]) if heads else "no heads")
+
+
+def told_of(record: BaseModel) -> dict[str, Any]:
+    """All that a record says, defaults included, but nothing that is empty, nor a seed of weights that were not drawn."""
+    plain: dict[str, Any] = _full(record.model_dump(mode="json"))
+    if plain.get("weights"):
+        plain.pop("seed", None)
+    return plain
+
+
+def _full(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _full(entry) for key, entry in value.items() if entry not in (None, "", [], {})}
+    return value
+
+
+def last_logged(log: Path | None) -> dict[str, Any]:
+    """The last line of a training's log; empty where there is none, or it is no such log."""
+    if log is None or not log.is_file():
+        return {}
+    try:
+        last = json.loads(log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2])
+    except ValueError:
+        return {}
+    return last if isinstance(last, dict) else {}
 
 
 @app.command()
@@ -187,20 +136,31 @@ def verify(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Backbones, families, heads, data sets; default: all.")
     ] = None,
-    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the heads' clean metrics again, on the whole split.")] = False,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Measure the heads' clean metrics too, on the whole split.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --metrics: measure even what was measured here before.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on.")] = "cpu",
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     zoo: Zoos = None,
     as_json: Json = False,
 ) -> None:
-    """Check that weights are there, unchanged and fitting, and that data can be read.  The exit code is 1 if something is not."""
+    """Check that weights are there, unchanged and fitting, and that data can be read.  The exit code is 1 if something is not.
+
+    With --metrics, a clean metric may differ from the zoo's by 0.5 percentage points: other machines and versions round differently.  What
+    was measured is remembered in the cache, so that a call that was cut short goes on where it stopped; it counts as long as weights,
+    images, settings and versions are the same.
+    """
     from sslrob.plugins import installed
-    from sslrob.verify import all_of
+    from sslrob.verify import Measured, entries, verify
 
     if offline:
         os.environ["SSLROB_OFFLINE"] = "1"
-    bad = 0
-    for finding in all_of(names or (), load(zoo), installed(), metrics=metrics, device=device):
+    everything, bad = load(zoo), 0
+    todo = entries(names or (), everything)
+    measured = Measured(fresh=again) if metrics else None
+    for i, (kind, name) in enumerate(todo, 1):
+        _passing(f"{i} of {len(todo)}: {kind} {name}")
+        finding = verify(kind, name, everything, installed(), measured=measured, device=device)
+        _passing("")
         bad += bool(finding.problem)
         if as_json:
             typer.echo(json.dumps(finding._asdict()))
@@ -210,7 +170,14 @@ def verify(
             if text:
                 typer.echo(f"  {label + ':':8} {text}")
     if bad:
+        typer.echo(f"{bad} of {len(todo)} entries have a problem", err=True)
         raise typer.Exit(1)
+
+
+def _passing(text: str) -> None:
+    """Show on a terminal what is being done, in place of what was shown before."""
+    if sys.stderr.isatty():
+        typer.echo(f"\r\033[K{text}", err=True, nl=False)
 
 
 @app.command()

@@ -52,6 +52,9 @@ def _check_on(attack: Attack, toy: Toy, threat_model: ThreatModel, where: str) -
     assert torch.equal(images, batch.images), f"{where}: changed its input in place; start from images.clone()"
     _check_images(found, images, threat_model, where)
     assert torch.equal(found, again), f"{where}: the same streams gave other images; draw every random number from `streams`"
+    if not attack.randomised:
+        other = fitted.perturb(_objective(attack, toy, batch), images.clone(), threat_model, streams=Streams(1, batch.ids))
+        assert torch.equal(found, other), f"{where}: other streams gave other images; leave `randomised` at True"
     for i, id in enumerate(batch.ids):
         one = batch[torch.arange(len(batch)) == i]
         alone = fitted.perturb(_objective(attack, toy, one), one.images.clone(), threat_model, streams=Streams(0, one.ids))

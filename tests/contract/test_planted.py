@@ -1,6 +1,7 @@
 """The contract checks catch what they are for: one planted fault each."""
 
 import random
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -14,6 +15,8 @@ from sslrob import Attack, Backbone, Defense, Features
 from sslrob.attack import Best
 from sslrob.builtin.gradient import FGSM, PGD
 from sslrob.builtin.restarts import Restarts
+from sslrob.defense import Training
+from sslrob.objective import build
 from sslrob.testing import (
     LinearVictim,
     ToyBackbone,
@@ -107,6 +110,13 @@ class Mutable(Attack):
 
 
 @dataclass(frozen=True)
+class Claims(PGD):
+    """Says that it draws nothing, and starts at random."""
+
+    randomised: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
 class Elsewhere(FGSM):
     tasks: ClassVar[frozenset[str]] = frozenset({"depth"})
 
@@ -125,6 +135,7 @@ class Elsewhere(FGSM):
         (Counting(), "changed its own settings"),
         (ChangesVictim(), "changed 'weight'"),
         (Mutable(), "not a frozen dataclass"),
+        (Claims(), "leave `randomised` at True"),
         (Elsewhere(), "none of which has a toy"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Attack) else "",
@@ -377,38 +388,62 @@ def test_the_toy_backbone_keeps_the_contract(levels):
 class Align(Defense):
     """Pull the adversarial embedding to the clean one."""
 
+    steps: Annotated[int, Field(description="batches shown")] = 10
+    batch_size: Annotated[int, Field(description="images in each")] = 3
     rate: Annotated[float, Field(description="step of the gradient descent")] = 0.5
+    momentum: Annotated[float, Field(description="share of the last step that is taken again")] = 0.5
     in_place: Annotated[bool, Field(description="spoil the given backbone")] = False
+    forgetful: Annotated[bool, Field(description="keep no momentum")] = False
 
-    def harden(self, backbone, batches, attack, threat_model, *, streams, log):
-        from copy import deepcopy
+    def begin(self, backbone, attack, threat_model):
+        return Aligning(self, backbone, attack, threat_model)
 
-        from sslrob.objective import build
 
-        hardened = backbone if self.in_place else deepcopy(backbone)
+class Aligning(Training):
+    def __init__(self, settings, backbone, attack, threat_model):
+        self.settings, self.attack, self.threat_model = settings, attack, threat_model
+        self.backbone = backbone if settings.in_place else deepcopy(backbone)
+        self.optimizer = torch.optim.SGD(self.backbone.parameters(), abs(settings.rate), settings.momentum, maximize=settings.rate < 0)
+
+    def step(self, batch, streams, progress):
         victim = LinearVictim()
-        victim.body = hardened
-        for batch in batches:
-            objective = build("embedding", victim, batch, attack.access)
-            found = attack.perturb(objective, batch.images.clone(), threat_model, streams=streams(batch.ids))
-            loss = (hardened(found).pooled - hardened(batch.images).pooled).square().sum(1).mean()
-            gradients = torch.autograd.grad(loss, list(hardened.parameters()))
-            with torch.no_grad():
-                for parameter, gradient in zip(hardened.parameters(), gradients, strict=True):
-                    parameter -= self.rate * gradient
-            log({"loss": loss.item()})
-        return hardened
+        victim.body = self.backbone
+        objective = build("embedding", victim, batch, self.attack.access)
+        found = self.attack.perturb(objective, batch.images.clone(), self.threat_model, streams=streams)
+        loss = (self.backbone(found).pooled - self.backbone(batch.images).pooled).square().sum(1).mean()
+        for parameter, gradient in zip(
+            self.backbone.parameters(), torch.autograd.grad(loss, list(self.backbone.parameters())), strict=True
+        ):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {"loss": loss.item()}
+
+    def state(self):
+        kept = {"backbone": self.backbone.state_dict()}
+        return kept if self.settings.forgetful else {**kept, "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state):
+        self.backbone.load_state_dict(state["backbone"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
 
 
 def test_a_sound_defense_passes():
-    check_defense(Align(rate=20.0))
+    check_defense(Align(rate=10.0))
     check_settings(Align)
 
 
 @pytest.mark.parametrize(
     ("defense", "says"),
-    [(Align(in_place=True), "changed 'mix.weight'"), (Align(rate=-20.0), "training must lower it"), (Align(rate=0.0), "the same weights")],
-    ids=["in-place", "uphill", "no-step"],
+    [
+        (Align(in_place=True), "trains the backbone that it was given"),
+        (Align(rate=-10.0), "training must lower it"),
+        (Align(rate=0.0), "left the weights as they were"),
+        (Align(rate=10.0, forgetful=True), "went on from its state ended differently"),
+        (Align(rate=10.0, steps=2.5), "a whole number"),
+    ],
+    ids=["in-place", "uphill", "no-step", "forgetful", "half-a-step"],
 )
 def test_defense_faults_are_caught(defense, says):
     assert says in complaint(check_defense, defense)

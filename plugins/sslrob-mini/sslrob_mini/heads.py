@@ -1,6 +1,6 @@
-"""`python -m sslrob_mini.heads`: the heads of the embedded collection, trained again, one recipe each.
+"""`python -m sslrob_mini.heads`: the heads that ship with the embedded collection, each by a recipe of the zoo.
 
-The data are scenes and crops of the train split, more of them than the wheel holds:
+Those of the recipes in LONG learn from more images than the wheel holds:
 `python -m sslrob_mini.build --fashion DIR --photos DIR --out POOL --train-crops 6000 --train-scenes 4000`.
 """
 
@@ -8,202 +8,163 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-import torch
-import yaml
-from safetensors.torch import save_file
-from torch import Tensor
+from sslrob import own, zoo_files
+from sslrob.errors import SslrobError
+from sslrob.plugins import installed
+from sslrob.recipes import plan
+from sslrob.zoo import Backbone, Head, Zoo
 
-from sslrob import assemble, zoo_files
-from sslrob.builtin.classification import LinearClassifier
-from sslrob.data import Batch, Sample, collate
-from sslrob.training import Schedule, train
-from sslrob.verify import clean_rows
-from sslrob.weights import head_state, load, sha256
-from sslrob.zoo import Head
-from sslrob_mini.probe import embeddings, logistic_regression
-
-SEED = 0
-DATA = Path(__file__).parent / "data"
-DATASETS = {"classification": "mini-crops", "segmentation": "mini-scenes-masks", "detection": "mini-scenes"}
+OUT = Path(__file__).parent / "weights" / "heads"
+TRANSFER = "mini-letters"
+FROZEN = ("linear", "knn", "fcn", "fcos")
+LONG = {"mini-supervised": ("fcn-long", "fcos-long")}  # only with --pool
+SHOWN_OFF = {"mini-supervised": ("upernet", "faster-rcnn")}  # the other kinds of heads, on one backbone
+FIRST = (("linear",), ("fcn-long", "fcn"), ("fcos-long", "fcos"))  # of a task, where a backbone has several heads on a data set
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one head is trained.
-
-    Attributes:
-        protocol: frozen: the head alone; finetuned: the backbone too; linear: logistic regression on frozen embeddings.
-        schedule: None for logistic regression, which is solved, not scheduled.
-    """
+class Shipped(NamedTuple):
+    """A head of the collection; the data set is the usual one of its task unless it is named."""
 
     backbone: str
-    task: str
-    kind: str
-    protocol: Literal["frozen", "finetuned", "linear"]
-    schedule: Schedule | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    batch_size: int = 16
+    recipe: str
+    dataset: str | None = None
 
 
-FROZEN = {
-    # A linear detector on a linear pyramid, trained briefly: what it finds, the backbone knows.  With layers of its own, and time, a head
-    # learns to see on random weights too: the better detector, and the worse probe.
-    "fcos": ("fcos", {"width": 48, "convs": 0}, Schedule(epochs=2, learning_rate=2e-3)),
-    "fcos-deep": ("fcos", {"width": 48}, Schedule(epochs=4, learning_rate=2e-3)),
-    "fcn": ("fcn", {"width": 48}, Schedule(epochs=4, learning_rate=2e-3)),
-}
-FINETUNED = Schedule(epochs=8, learning_rate=2e-3, train="all", backbone_rate=0.5)
-TASKS = {"fcn": "segmentation", "fcos": "detection"}
+def shipped(zoo: Zoo) -> dict[str, Shipped]:
+    """The collection's heads by name, for the backbones of the collection that are in the zoo."""
+    wanted = [
+        head
+        for name, record in zoo.backbones.items()
+        if zoo.origins["backbones", name].is_relative_to(Path(__file__).parent.resolve())
+        for head in _of(name, record)
+    ]
+    plugins = installed()
+    return {plan(zoo, plugins, *head).name: head for head in wanted}
 
 
-def _frozen(backbone: str, name: str) -> Recipe:
-    kind, settings, schedule = FROZEN[name]
-    return Recipe(f"mini-{backbone}", TASKS[kind], kind, "frozen", schedule, settings)
+def _of(name: str, record: Backbone) -> list[Shipped]:
+    """The heads of one backbone: all of them for a method or a hardened backbone, few for the variant of a method."""
+    if record.pretraining is None and record.hardening is None:  # random weights
+        return [*(Shipped(name, recipe) for recipe in FROZEN), Shipped(name, "linear", TRANSFER)]
+    if record.family is None and record.hardening is None:
+        return [Shipped(name, "linear"), Shipped(name, "knn")]
+    recipes = (*FROZEN, *LONG.get(name, ()), *SHOWN_OFF.get(name, ()))
+    return [*(Shipped(name, recipe) for recipe in recipes), Shipped(name, "linear", TRANSFER)]
 
 
-def _finetuned(backbone: str, kind: str) -> Recipe:
-    return Recipe(f"mini-{backbone}", TASKS[kind], kind, "finetuned", FINETUNED, {"width": 48})
+def record(out: Path, name: str, head: Head, first: bool) -> Path:
+    """Write a head into `OUT/heads.yaml`; several processes may at once."""
+
+    def put(content: dict[str, dict[str, Any]]) -> None:
+        heads = content.setdefault("heads", {})
+        if first:
+            for other in heads.values():
+                if (other["backbone"], other["dataset"]) == (head.backbone, head.dataset):
+                    other.pop("default", None)
+        heads |= own.plain({name: head.model_copy(update={"default": first})}, out)
+
+    return own.change(out / "heads.yaml", put)
 
 
-RECIPES = {
-    **{f"{name}-linear": Recipe(f"mini-{name}", "classification", "linear", "linear") for name in ("swav", "supervised", "random")},
-    **{f"{name}-{kind}": _frozen(name, kind) for name in ("swav", "supervised", "random") for kind in FROZEN},
-    **{f"supervised-{kind}-finetuned": _finetuned("supervised", kind) for kind in ("fcn", "fcos")},
-}
-# The first choice where a backbone has several heads on a data set.
-DEFAULTS = {"supervised-fcn-finetuned", "supervised-fcos-finetuned", "swav-fcos-deep", "random-fcos-deep"}
+def prune(out: Path, names: set[str]) -> list[str]:
+    """Remove from `OUT` heads of other names, unfinished ones and locks; returns what was removed.  Nothing else may be at work there."""
+    gone: list[str] = []
+
+    def keep(content: dict[str, dict[str, Any]]) -> None:
+        heads = content.get("heads", {})
+        gone.extend(name for name in heads if name not in names)
+        content["heads"] = {name: head for name, head in heads.items() if name in names}
+
+    own.change(out / "heads.yaml", keep)
+    kept = {f"{name}.safetensors" for name in names} | {"heads.yaml"}
+    for file in sorted(file for file in out.iterdir() if file.name not in kept):
+        file.unlink()
+        gone.append(file.name)
+    return gone
 
 
-def run(name: str, recipe: Recipe, pool: Path, out: Path, weights: Path | None = None, epochs: int | None = None) -> dict[str, Any]:
-    """Train a head, keep it as `OUT/NAME.safetensors` (fp16), and return what is worth recording.
-
-    Args:
-        weights: of the backbone, instead of the zoo's.
-        epochs: instead of the recipe's.
-    """
-    began, part = time.process_time(), out / f"{name}.part.pt"
-    torch.manual_seed(SEED)
-    zoo, task = zoo_files.load(), assemble.task(recipe.task)
-    shipped = zoo.get("dataset", DATASETS[recipe.task])
-    fit = shipped.fit.model_copy(update={"path": pool / shipped.fit.path.relative_to(DATA)})
-    data = assemble.dataset(shipped.model_copy(update={"fit": fit}), task, fit=True)
-    record = zoo.get("backbone", recipe.backbone)
-    body = assemble.backbone(record, name=recipe.backbone, state=load(weights) if weights else None)
-    victim = task.victim(body, kind=recipe.kind, classes=shipped.classes, settings=recipe.settings)
-    if recipe.schedule is None:
-        solve(victim, [data[i] for i in range(len(data))])
-    else:
-        schedule = recipe.schedule if epochs is None else replace(recipe.schedule, epochs=epochs)
-        samples = [data[i] for i in range(len(data))]
-        steps = len(samples) // recipe.batch_size
-        train(victim, shuffled(samples, recipe.batch_size), steps, schedule, checkpoint=part, log=lambda row: print(name, row, flush=True))
-    path = out / f"{name}.safetensors"
-    state = victim.state_dict() if recipe.protocol == "finetuned" else head_state(victim)
-    save_file({name: halved(tensor) for name, tensor in state.items()}, path)
-    part.unlink(missing_ok=True)
-    return {"name": name, "cpu_seconds": round(time.process_time() - began)}
-
-
-def recorded(name: str, recipe: Recipe, path: Path) -> dict[str, Any]:
-    """The zoo's record of a head that was trained, its clean metrics measured on the shipped test split."""
-    zoo, task, dataset = zoo_files.load(), assemble.task(recipe.task), DATASETS[recipe.task]
-    head: dict[str, Any] = {
-        "backbone": recipe.backbone,
-        "dataset": dataset,
-        "kind": recipe.kind,
-        "settings": recipe.settings,
-        "protocol": recipe.protocol,
-        "weights": {"file": str(path), "sha256": sha256(path)},
+def enlarged(zoo: Zoo, pool: Path) -> Zoo:
+    """The zoo with the fit splits of the collection's data sets replaced by those of a pool."""
+    data = OUT.parents[1] / "data"
+    datasets = {
+        name: record.model_copy(update={"fit": record.fit.model_copy(update={"path": pool / record.fit.path.relative_to(data)})})
+        for name, record in zoo.datasets.items()
+        if record.fit is not None and record.fit.path.is_relative_to(data)
     }
-    record = zoo.get("dataset", dataset)
-    body = assemble.backbone(zoo.get("backbone", recipe.backbone), name=recipe.backbone)
-    victim = assemble.victim(Head(**head), body, task, classes=record.classes, name=name, state=load(path))
-    metrics = task.aggregate(clean_rows(task, victim, assemble.dataset(record, task)))
-    more: dict[str, Any] = {"default": True} if name in DEFAULTS else {}
-    head["weights"]["file"] = path.name  # relative to the file that the record stands in
-    return {
-        **head,
-        "clean": {key: round(value, 2) for key, value in metrics.items()},
-        **more,
-        "recipe": f"python -m sslrob_mini.heads {name}",
-    }
+    return replace(zoo, datasets={**zoo.datasets, **datasets})
 
 
-def record_all(out: Path) -> Path:
-    """Write `OUT/heads.yaml`, the zoo's records of every head in `OUT`."""
-    records = {
-        f"mini-{name}": recorded(name, recipe, path) for name, recipe in RECIPES.items() if (path := out / f"{name}.safetensors").exists()
-    }
+def is_made(out: Path, name: str, planned: Head) -> bool:
+    """Whether `OUT/heads.yaml` has the head, made from the same weights, recipe and data."""
     path = out / "heads.yaml"
-    text = yaml.safe_dump({"schema": 1, "heads": records}, sort_keys=False, width=140)
-    path.write_text(f"# Written by `python -m sslrob_mini.heads`.\n{text}", encoding="utf-8")
-    return path
+    there = zoo_files.read(path).records.heads.get(name) if path.exists() else None
+    return there is not None and there.made_from == planned.made_from
 
 
-def halved(tensor: Tensor) -> Tensor:
-    """Matrices in half precision; vectors (biases, running statistics), which weigh little, as they are."""
-    return tensor.half().contiguous() if tensor.is_floating_point() and tensor.ndim > 1 else tensor.contiguous()
+def is_first(name: str, heads: dict[str, Shipped]) -> bool:
+    """Whether a head is the first choice of its backbone on its data set."""
+    mine = heads[name]
+    rivals = [head.recipe for head in heads.values() if (head.backbone, head.dataset) == (mine.backbone, mine.dataset)]
+    return any(mine.recipe == next((recipe for recipe in of_task if recipe in rivals), None) for of_task in FIRST)
 
 
-def shuffled(samples: Sequence[Sample], size: int) -> Callable[[int], Iterator[Batch]]:
-    """Whole batches in a new order every epoch, half of the images mirrored; the same epoch always gives the same batches."""
-
-    def batches(epoch: int) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(1000 * SEED + epoch)
-        order = torch.randperm(len(samples), generator=generator).tolist()
-        mirror = (torch.rand(len(samples), generator=generator) < 0.5).tolist()
-        for start in range(0, len(order) - size + 1, size):
-            yield collate([mirrored(samples[i]) if mirror[i] else samples[i] for i in order[start : start + size]])
-
-    return batches
-
-
-def mirrored(sample: Sample) -> Sample:
-    """The sample seen in a mirror: left is right."""
-    target: Any = sample.target
-    if isinstance(target, Tensor):  # a mask (h, w)
-        target = target.flip(-1)
-    elif hasattr(target, "crowd"):  # objects
-        width = sample.image.shape[-1]
-        target = target._replace(boxes=_mirrored_boxes(target.boxes, width), crowd=_mirrored_boxes(target.crowd, width))
-    return Sample(sample.id, sample.image.flip(-1), target)
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status of the command: 0, or 2 with the error told on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m sslrob_mini.heads", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="heads, or backbones, which mean all of theirs; default: all")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, metavar="DIR", help="where weights and heads.yaml are written; default: the package"
+    )
+    parser.add_argument(
+        "--pool", type=Path, metavar="DIR", help="what sslrob_mini.build wrote; makes the heads of long recipes, and no others"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names, and which are there, and make nothing")
+    parser.add_argument("--again", action="store_true", help="also those that are there, made from the same weights, recipe and data")
+    parser.add_argument("--prune", action="store_true", help="remove what is in DIR and is not, or no longer, one of these heads")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except SslrobError as error:
+        print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
 
 
-def _mirrored_boxes(boxes: Tensor, width: int) -> Tensor:
-    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+def _run(options: argparse.Namespace) -> int:
+    zoo, plugins, out = zoo_files.load(), installed(), options.out.resolve()
+    heads = shipped(zoo)
+    long = {name for name, head in heads.items() if head.recipe in LONG.get(head.backbone, ())}
+    if options.pool is not None:
+        zoo = enlarged(zoo, options.pool.resolve())
+    asked = [name for name, head in heads.items() if not options.names or {name, head.backbone} & set(options.names)]
+    chosen = asked if options.list else [name for name in asked if (name in long) == (options.pool is not None)]
+    strangers = set(options.names) - set(heads) - {head.backbone for head in heads.values()}
+    if strangers:
+        raise SslrobError(f"no head or backbone of the collection is named {min(strangers)!r}", hint="python -m sslrob_mini.heads --list")
+    if options.prune:
+        print("\n".join(prune(out, set(heads))))
+        return 0
+    for name in chosen:
+        done = is_made(out, name, plan(zoo, plugins, *heads[name]).head)
+        if options.list:
+            print(f"{name}{'  there' if done else ''}")
+        elif options.again or not done:
+            from sslrob.fitting import fit_head
 
-
-def solve(victim: LinearClassifier, samples: Sequence[Sample]) -> None:
-    """Set the linear head to the logistic regression on standardised embeddings (L-BFGS), written as one linear layer."""
-    images, labels = torch.stack([s.image for s in samples]), torch.tensor([s.target for s in samples])
-    weight, bias = logistic_regression(embeddings(victim.body, images), labels)
-    with torch.no_grad():
-        victim.head.weight.copy_(weight)
-        victim.head.bias.copy_(bias)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m sslrob_mini.heads", description="Train the heads of the embedded collection.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to train; all by default: {', '.join(RECIPES)}")
-    parser.add_argument("--pool", type=Path, required=True, metavar="DIR", help="what sslrob_mini.build wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the heads are written")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="the backbone's, instead of the zoo's")
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
-    options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(RECIPES))
-    if unknown:
-        parser.error(f"no head is named {unknown[0]!r}; known: {', '.join(RECIPES)}")
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.names or RECIPES:
-        print(json.dumps(run(name, RECIPES[name], options.pool, options.out, options.weights, options.epochs)), flush=True)
-    print(f"recorded in {record_all(options.out)}")
+            began = time.process_time()
+            _, head = fit_head(zoo, *heads[name], out=out)
+            if name in long:
+                head = head.model_copy(update={"recipe": f"python -m sslrob_mini.heads --pool POOL {name}"})
+            record(out, name, head, is_first(name, heads))
+            told = {"name": name, "clean": head.clean, "cpu_seconds": round(time.process_time() - began)}
+            print(json.dumps(told), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,58 +1,28 @@
 """What frozen embeddings are worth: a linear probe and a nearest-neighbour classifier on the shipped crops.
 
-`python -m sslrob_mini.probe [NAME=WEIGHTS ...]` prints both, with random weights and raw pixels beside them.
+`python -m sslrob_mini.probe [NAME ...]` prints both for backbones of the collection, with random weights and raw pixels beside them.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslrob import weights
 from sslrob.backbone import Backbone
+from sslrob.probe import DECAY, embeddings, logistic_regression
 from sslrob_mini.items import CLASSES
 from sslrob_mini.resnet import ResNet
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
-DECAY = 1e-2  # of the linear probe's squared weights
 CROPS = Path(__file__).parent / "data" / "crops"
-
-
-@torch.no_grad()
-def embeddings(backbone: Backbone, images: Tensor, batch: int = 250) -> Tensor:
-    """Embeddings (n, width) of images (n, 3, h, w) in [0, 1] by the backbone in evaluation mode."""
-    training = backbone.training
-    backbone.eval()
-    pooled = [backbone(part).pooled.float() for part in images.split(batch)]
-    backbone.train(training)
-    return torch.cat(pooled)
-
-
-def logistic_regression(known: Tensor, labels: Tensor, decay: float = DECAY) -> tuple[Tensor, Tensor]:
-    """Weight (classes, width) and bias (classes,) fitted by L-BFGS to embeddings (n, width) with labels (n,).
-
-    It is fitted, and decayed, on standardised embeddings, and written so that it takes them as they are.
-    """
-    mean, std = known.mean(0), known.std(0) + 1e-6
-    standard = (known - mean) / std
-    weight = torch.zeros(int(labels.max()) + 1, known.shape[1], requires_grad=True)
-    bias = torch.zeros(len(weight), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(standard @ weight.T + bias, labels) + decay * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    weight, bias = weight.detach() / std, bias.detach()
-    return weight, bias - weight @ mean
+WEIGHTS = Path(__file__).parent / "weights"
 
 
 def linear_probe(known: Tensor, labels: Tensor, asked: Tensor, decay: float = DECAY) -> Tensor:
@@ -78,19 +48,36 @@ def read_crops(split: str, folder: Path = CROPS) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([label for _, label in files])
 
 
+def backbone(name: str, folder: Path) -> Backbone:
+    """A backbone that `sslrob_mini.pretrain` trained, of the weights in a folder."""
+    from sslrob_mini.pretrain.methods import build
+    from sslrob_mini.pretrain.table import ALL
+
+    built = build(ALL[name].architecture)
+    built.load_state_dict(weights.load(folder / f"{name}.safetensors"))
+    return built
+
+
 def main(arguments: list[str]) -> int:
     """Print a table: linear probe and 20-NN accuracy in percent of embeddings of the test crops, fitted on the training crops."""
+    from sslrob_mini.pretrain.table import ALL
+
+    parser = argparse.ArgumentParser(prog="python -m sslrob_mini.probe", description="What frozen embeddings are worth, in percent.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which backbones; default: all that have weights in the folder")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="DIR", help="default: the collection's")
+    options = parser.parse_args(arguments)
+    there = [name for name in ALL if (options.weights / f"{name}.safetensors").exists()]
+    missing = sorted(set(options.names) - set(there))
+    if missing:
+        parser.error(f"no weights of {missing[0]!r} in {options.weights}; there are: {', '.join(there) or 'none'}")
     torch.set_num_threads(1)  # more of them fight over a loaded machine
     (known, labels), (asked, answers) = read_crops("train"), read_crops("test")
-    torch.manual_seed(0)
-    rows = {"raw pixels": (known.flatten(1), asked.flatten(1))}
-    for name, weights in (("random weights", ""), *(argument.split("=", 1) for argument in arguments)):
-        backbone = ResNet()
-        if weights:
-            backbone.load_state_dict(load_file(weights))
-        rows[name] = (embeddings(backbone, known), embeddings(backbone, asked))
     print(f"{'embedding':<24}{'linear':>8}{'20-NN':>8}")
-    for name, (a, b) in rows.items():
+    torch.manual_seed(0)
+    networks = {"random weights": ResNet(), **{name: backbone(name, options.weights) for name in options.names or there}}
+    rows = {"raw pixels": (known.flatten(1), asked.flatten(1))}
+    for name in [*rows, *networks]:
+        a, b = rows[name] if name in rows else (embeddings(networks[name], images) for images in (known, asked))
         scores = [100 * (classify(a, labels, b) == answers).float().mean().item() for classify in (linear_probe, nearest_neighbours)]
         print(f"{name:<24}{scores[0]:>8.1f}{scores[1]:>8.1f}", flush=True)
     return 0

@@ -1,5 +1,6 @@
 """Composed scenes: items, warped and tinted, pasted with a soft edge and over one another on photographs or textures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Scene:
 def scene(source: Source, recipe: Recipe, seed: int, index: int) -> Scene:
     """Scene number `index` of a seed, the same whatever else is built; its first item is of class `index % 10`."""
     rng = np.random.default_rng([seed, recipe.stream, int(source.split == "test"), index])
-    name, canvas = background(rng, source, recipe)
+    name, canvas = background(rng, source.photographs, recipe)
     owner = np.zeros((recipe.size, recipe.size), dtype=np.uint8)  # which item each pixel belongs to, 0 = none
     items, full = [], [0]
     for k in range(1, int(rng.integers(recipe.items[0], recipe.items[1] + 1)) + 1):
@@ -105,13 +106,13 @@ def pool(source: Source, n: int, size: int, seed: int, textures: float = 0.5) ->
     return np.stack([s.image for s in scenes]), np.arange(n) % len(CLASSES)
 
 
-def background(rng: np.random.Generator, source: Source, recipe: Recipe) -> tuple[str, NDArray[np.float32]]:
+def background(rng: np.random.Generator, photographs: Mapping[str, Image.Image], recipe: Recipe) -> tuple[str, NDArray[np.float32]]:
     """Name and pixels (size, size, 3) in about [0, 255] of a random background."""
     if rng.random() < recipe.textures:
         return "texture", texture(rng, recipe.size)
-    names = sorted(source.photographs)
+    names = sorted(photographs)
     name = names[rng.integers(len(names))]
-    photograph = source.photographs[name]
+    photograph = photographs[name]
     shorter = min(photograph.size)
     side = np.exp(rng.uniform(np.log(min(recipe.size, shorter)), np.log(shorter)))
     left, top = rng.uniform(0, photograph.width - side), rng.uniform(0, photograph.height - side)

@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import TypeAdapter, ValidationError
 
 from sslrob import images as files
 from sslrob.data import Sample
 from sslrob.errors import SslrobError, unknown
+from sslrob.settings import checked
 from sslrob_mmdet import coco, voc
 from sslrob_mmdet.annotations import Annotated, Annotation, Picture, by
 from sslrob_mmdet.objects import Objects
@@ -96,7 +96,6 @@ class CocoSettings:
         fit: longer and shorter side in pixels that images are resized to fit, such as [1333, 800]; None: as they are.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     annotations: str = "annotations.json"
     images: str = "images"
     fit: tuple[int, int] | None = None
@@ -111,7 +110,6 @@ class VocSettings:
         fit: longer and shorter side in pixels that images are resized to fit, such as [1000, 600]; None: as they are.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     split: str = "test"
     fit: tuple[int, int] | None = None
 
@@ -127,19 +125,13 @@ def read(root: Path, *, format: str, classes: Sequence[str], settings: Mapping[s
     """
     if format not in FORMATS:
         raise unknown("detection format", format, FORMATS)
-    try:
-        checked = TypeAdapter(FORMATS[format]).validate_python(dict(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        known = ", ".join(FORMATS[format].__dataclass_fields__)
-        where = ".".join(map(str, first["loc"]))
-        raise SslrobError(f"data set setting {where!r}: {first['msg'].lower()}", hint=f"settings of {format}: {known}") from None
+    layout: CocoSettings | VocSettings = checked(FORMATS[format], settings, f"data set format {format!r}")
     if not root.is_dir():
         raise SslrobError(f"no folder {str(root)!r}", hint="check the data set's path: sslrob zoo show NAME")
-    if isinstance(checked, CocoSettings):
-        annotated = coco.read(root / checked.annotations, root / checked.images, classes)
+    if isinstance(layout, CocoSettings):
+        annotated = coco.read(root / layout.annotations, root / layout.images, classes)
     else:
-        annotated = voc.read(root, checked.split, classes)
+        annotated = voc.read(root, layout.split, classes)
     if not annotated.pictures:
         raise SslrobError(f"the data set in {str(root)!r} has no images", hint="check its settings")
-    return DetectionDataset(annotated, fit=checked.fit)
+    return DetectionDataset(annotated, fit=layout.fit)

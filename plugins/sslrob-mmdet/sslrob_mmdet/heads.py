@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from typing import Any, ClassVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from sslrob.backbone import Backbone
 from sslrob.errors import SslrobError, unknown
+from sslrob.settings import checked
 
 GROUPS = 8  # of channels that are normalised together
 Config = dict[str, Any]
@@ -33,7 +32,6 @@ class _Detector:
         keep: detections an image.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     width: int = 64
     finest: int = 8
     levels: int = 3
@@ -204,13 +202,7 @@ def config(backbone: Backbone, *, kind: str, classes: int, settings: Mapping[str
     """
     if kind not in KINDS:
         raise unknown("detection head", kind, KINDS)
-    known = KINDS[kind].__dataclass_fields__
-    try:
-        head = TypeAdapter(KINDS[kind]).validate_python(dict(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SslrobError(f"setting {where!r} of head {kind!r}: {first['msg'].lower()}", hint=f"settings: {', '.join(known)}") from None
+    head: FCOS | FasterRCNN = checked(KINDS[kind], settings, f"head {kind!r}")
     for name, allowed in (("width", head.width > 0 and head.width % GROUPS == 0), ("levels", head.levels > 0)):
         if not allowed:
             raise SslrobError(

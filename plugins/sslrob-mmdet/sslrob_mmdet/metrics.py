@@ -132,10 +132,9 @@ class Ranking:
         counted = before + np.cumsum(self.change * weight, axis=2)
         precision = right / (counted + np.spacing(1))
         precision = np.maximum.accumulate(precision[:, :, ::-1], axis=2)[:, :, ::-1]
-        precision = np.concatenate([precision, np.zeros((*precision.shape[:2], 1))], axis=2)  # recall that is never reached
         recall = right / np.where(objects > 0, objects, 1)[:, None, None]
-        first = [[np.searchsorted(one, RECALLS) for one in of_area] for of_area in recall]
-        return np.take_along_axis(precision, np.array(first), axis=2).mean(2), objects > 0
+        reached = np.searchsorted(RECALLS, recall, side="right")  # how many of the recalls; at those never reached, precision is 0
+        return (precision * np.diff(reached, axis=2, prepend=0)).sum(2) / len(RECALLS), objects > 0
 
 
 def aggregator(rows: Sequence[Row]) -> Aggregator:

@@ -50,3 +50,9 @@ def objects(
         crowd,
         torch.zeros(len(crowd), dtype=torch.long) if crowd_labels is None else crowd_labels,
     )
+
+
+def mirrored(objects: Objects, width: int) -> Objects:
+    """The objects of an image `width` pixels wide as a mirror shows them."""
+    boxes, crowd = (torch.stack([width - b[:, 2], b[:, 1], width - b[:, 0], b[:, 3]], 1) for b in (objects.boxes, objects.crowd))
+    return objects._replace(boxes=boxes, crowd=crowd)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from PIL import ImageDraw
 
 from sslrob.backbone import Backbone
+from sslrob.data import Sample
 from sslrob.errors import SslrobError
 from sslrob.task import Aggregator, Row, Task
 from sslrob_mmdet import HINT, SCHEME, dataset, metrics
 from sslrob_mmdet.dataset import DetectionDataset
-from sslrob_mmdet.objects import Detections, Objects
+from sslrob_mmdet.objects import Detections, Objects, mirrored
 
 if TYPE_CHECKING:
     from sslrob.zoo import Weights
@@ -66,6 +67,9 @@ class Detection(Task):
 
     def aggregator(self, rows: Sequence[Row]) -> Aggregator:
         return metrics.aggregator(rows)
+
+    def mirrored(self, sample: Sample) -> Sample:
+        return sample._replace(image=sample.image.flip(-1), target=mirrored(sample.target, sample.image.shape[-1]))
 
     def draw(self, canvas: ImageDraw.ImageDraw, prediction: Detections, *, classes: Sequence[str], scale: int) -> None:
         """Boxes with class and score, the best on top."""

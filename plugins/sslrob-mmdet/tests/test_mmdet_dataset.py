@@ -238,9 +238,9 @@ def test_voc_files_that_are_missing(tmp_path):
 def test_unknown_formats_and_settings(tmp_path):
     with pytest.raises(SslrobError, match="no detection format is named 'koko'"):
         read(tmp_path, format="koko", classes=(), settings={})
-    with pytest.raises(SslrobError, match="setting 'anotations'") as told:
+    with pytest.raises(SslrobError, match="no setting 'anotations'") as told:
         coco(tmp_path, anotations="x.json")
-    assert "annotations, images, fit" in told.value.hint
+    assert "did you mean 'annotations'?" in told.value.hint
 
 
 def test_targets_are_floats_and_labels_are_whole_numbers(tmp_path):

@@ -13,13 +13,14 @@ from sslrob_mmcv.bridge import Prepare, build, models
 from torch import Tensor
 
 from sslrob.backbone import Backbone
+from sslrob.data import Sample
 from sslrob.errors import SslrobError, unknown
+from sslrob.settings import checked
 from sslrob.task import Aggregator, Row, Task
 from sslrob.zoo import Weights
 from sslrob_mmseg import metrics
 from sslrob_mmseg.dataset import Masks, MaskSettings
 from sslrob_mmseg.heads import KINDS, head_config
-from sslrob_mmseg.settings import checked
 from sslrob_mmseg.victim import Segmentor
 from sslrob_mmseg.whole import described, whole
 
@@ -62,6 +63,9 @@ class Segmentation(Task):
 
     def aggregator(self, rows: Sequence[Row]) -> Aggregator:
         return metrics.aggregator(rows)
+
+    def mirrored(self, sample: Sample) -> Sample:
+        return sample._replace(image=sample.image.flip(-1), target=sample.target.flip(-1))
 
     def draw(self, canvas: ImageDraw.ImageDraw, prediction: Tensor, *, classes: Sequence[str], scale: int) -> None:
         """Tint every class, and name those in the picture, the largest first."""

@@ -1,5 +1,7 @@
 """Which class trains which settings."""
 
+from functools import partial
+
 import torch
 from lightly.loss import BarlowTwinsLoss, NTXentLoss, VICRegLoss
 from lightly.models.modules import BarlowTwinsProjectionHead, SimCLRProjectionHead
@@ -17,13 +19,13 @@ def start(settings: Settings) -> Method:
         case Supervised():
             return SupervisedMethod(settings)
         case Simclr():
-            head = lambda width: SimCLRProjectionHead(width, settings.hidden, settings.embedding)  # noqa: E731
+            head = partial(SimCLRProjectionHead, hidden_dim=settings.hidden, output_dim=settings.embedding)
             return TwoViews(settings, head, NTXentLoss(settings.temperature))
         case BarlowTwins():
-            head = lambda width: BarlowTwinsProjectionHead(width, settings.hidden, settings.embedding)  # noqa: E731
+            head = partial(BarlowTwinsProjectionHead, hidden_dim=settings.hidden, output_dim=settings.embedding)
             return TwoViews(settings, head, BarlowTwinsLoss(settings.off_diagonal))
         case Vicreg():
-            head = lambda width: BarlowTwinsProjectionHead(width, settings.hidden, settings.embedding)  # noqa: E731
+            head = partial(BarlowTwinsProjectionHead, hidden_dim=settings.hidden, output_dim=settings.embedding)
             return TwoViews(settings, head, VICRegLoss(settings.invariance, settings.variance, settings.covariance))
         case Byol():
             return ByolMethod(settings)

@@ -92,9 +92,7 @@ VARIANTS: dict[str, Settings] = {
     "swav-no-multi-crop": _views(SWAV, locals=0),
     # architecture
     "simclr-narrow": replace(SIMCLR, architecture=Architecture(widths=(16, 32, 64, 128))),
-    "dino-vit": replace(
-        DINO, schedule=replace(SCHEDULE, learning_rate=1e-3, weight_decay=0.04), architecture=Architecture(use="mini-vit")
-    ),
+    "dino-vit": replace(DINO, schedule=replace(SCHEDULE, learning_rate=1e-3, weight_decay=0.04), architecture=Architecture(use="mini-vit")),
     # seeds
     **{f"{name}-seed-{seed}": _seed(METHODS[name], seed) for name in ("simclr", "barlow-twins") for seed in (1, 2)},
 }
