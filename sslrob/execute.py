@@ -211,7 +211,8 @@ def telling_of_the_device(batch_size: int) -> Iterator[None]:
 
 def learns(attack: Attack) -> bool:
     """Whether an attack has something to learn before it attacks, or the one that it repeats has."""
-    return type(getattr(attack, "attack", attack)).fit is not Attack.fit
+    inner: Attack = getattr(attack, "attack", attack)
+    return type(inner).fit is not Attack.fit
 
 
 def fitted(attack: Attack, spec: Spec, task: Task, victim: Victim, threat_model: ThreatModel) -> Attack:

@@ -82,7 +82,9 @@ def make(
         part.replace(path)
         for old in out.glob(f"{plan.name}.????????.part.pt"):
             old.unlink()
+    before = plan.natural.pretraining
     told = {
+        "pretraining": before and before.model_copy(update={"log": None}),  # it stays with the natural backbone
         "weights": zoo.Weights(file=path, sha256=weights.sha256(path)),
         "seed": 0,
         "family": None,

@@ -147,6 +147,7 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, devi
             record, backbone, plugins, data, assemble.fit_split(dataset, task, classes) if record.protocol == "knn" else None, device
         )
     metrics = measured.get(key) if measured is not None else None
+    earlier = ", as measured before" if metrics is not None else ""
     if metrics is None:
         body = assemble.backbone(backbone, name=record.backbone, plugins=plugins)
         victim = assemble.victim(record, body, task, classes=classes, name=name, dataset=dataset, device=chosen_devices(device)[0])
@@ -161,7 +162,7 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, devi
     told = ", ".join(f"{metric} {metrics[metric]:.2f} (zoo {record.clean[metric]:.2f})" for metric in record.clean if metric in metrics)
     problems = [flag.evidence for flag in trust.clean_metric_off(record.clean, metrics)]
     problems += [f"{metric!r} is in the zoo, but no metric of the task" for metric in record.clean if metric not in metrics]
-    return told or "no clean metric in the zoo", "; ".join(problems)
+    return (told or "no clean metric in the zoo") + earlier, "; ".join(problems)
 
 
 def _key(head: Head, backbone: Backbone, plugins: Plugins, data: Dataset, fit: Dataset | None, device: str) -> str:

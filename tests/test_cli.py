@@ -201,11 +201,14 @@ def test_zoo_verify_goes_on_where_it_stopped(capsys, zoo, tmp_path, monkeypatch)
     """What was measured is looked up, but not with other weights, nor with --again; a torn line counts for nothing."""
     from sslrob import verify
 
-    rows, looks = verify.clean_rows, []
+    rows, looks, told = verify.clean_rows, [], []
     monkeypatch.setattr("sslrob.verify.clean_rows", lambda *given: looks.append(1) or rows(*given))
     for words, expected in (([], 1), ([], 1), (["--again"], 2)):
-        assert answer(capsys, "zoo", "verify", "toys", "--metrics", *words)[0] == 0
+        code, out, _ = answer(capsys, "zoo", "verify", "toys", "--metrics", *words)
+        assert code == 0
         assert len(looks) == expected
+        told.append("as measured before" in out)
+    assert told == [False, True, False]
     memory = tmp_path / "cache" / "clean.jsonl"
     memory.write_text(memory.read_text().splitlines()[1][:-4])
     answer(capsys, "zoo", "verify", "toys", "--metrics")

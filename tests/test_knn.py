@@ -13,6 +13,7 @@ from sslrob.backbone import Backbone, Features
 from sslrob.builtin.classification import Classification
 from sslrob.builtin.gradient import PGD
 from sslrob.builtin.knn import NearestNeighbours, Neighbours
+from sslrob.builtin.restarts import Restarts
 from sslrob.data import Batch
 from sslrob.errors import SslrobError
 from sslrob.execute import run
@@ -23,7 +24,7 @@ from sslrob.streams import Streams
 from sslrob.testing import ToyBackbone, check_task, check_victim
 from sslrob.testing.unchanged import module_unchanged
 from sslrob.threat_model import L2
-from sslrob.verify import verify
+from sslrob.verify import Measured, verify
 
 SETTINGS = [
     Neighbours(),
@@ -168,24 +169,28 @@ def nearest_boundary(x, known, labels, label):
     return best
 
 
-@pytest.mark.parametrize("loss", NearestNeighbours.losses)
-def test_attacks_win_beyond_the_nearest_boundary_and_never_within(loss):
-    """One neighbour in the plane: the distance to the nearest boundary is known exactly."""
+def test_attacks_win_beyond_the_nearest_boundary_and_never_within():
+    """One neighbour in the plane: the distance to the nearest boundary is known exactly.
+
+    Classes alternate, so that gradients lead to borders other than the nearest: one start misses some of these, twenty find all.
+    """
     rng = np.random.default_rng(0)
     known = rng.uniform(0.25, 0.75, (8, 2))
     labels = np.arange(8) % 2
-    asked = np.concatenate([rng.uniform(0.3, 0.7, (12, 2)), np.full((12, 1), 0.5)], 1)
+    asked = np.concatenate([rng.uniform(0.3, 0.7, (8, 2)), np.full((8, 1), 0.5)], 1)
     judge = NearestNeighbours(Plane(), 2, Neighbours(1, None, "l2")).eval()
     judge.remember([batch(np.concatenate([known, np.full((8, 1), 0.5)], 1), labels)])
     with torch.no_grad():
-        answers = [int(p.argmax()) for p in judge.predict(judge(batch(asked, [0] * 12).images))]
+        answers = [int(p.argmax()) for p in judge.predict(judge(batch(asked, [0] * 8).images))]
     for i, answer in enumerate(answers):
         one = Batch((f"{i}",), batch(asked[i : i + 1], [0]).images, (answer,))
         radius = nearest_boundary(asked[i, :2], known, labels, answer)
-        for factor, wins in ((0.95, False), (1.25, True)):
-            objective = build(f"task:{loss}", judge, one, "white-box")
-            found = PGD(steps=50).perturb(objective, one.images, L2(factor * radius), streams=Streams(0, one.ids))
-            assert bool(judge.fooled(judge(found), one.targets)) == wins, (loss, i, factor)
+        for factor, wins, losses in ((0.95, False, judge.losses), (1.25, True, judge.losses[:1])):
+            for loss in losses:
+                attack = Restarts(PGD(), 20 if wins else 1)
+                objective = build(f"task:{loss}", judge, one, attack.access)
+                found = attack.perturb(objective, one.images, L2(factor * radius), streams=Streams(0, one.ids))
+                assert bool(judge.fooled(judge(found), one.targets)) == wins, (loss, i, factor)
 
 
 # on its way through a run
@@ -218,9 +223,7 @@ def collection(folder, **head):
     )
     body = zoo.Backbone(use="mini-resnet", settings={"widths": [4, 8], "blocks": [1, 1]}, license="none")
     known = {"backbone": "small", "dataset": "colours", "kind": "knn", "protocol": "knn", "settings": {"neighbours": 3}}
-    return zoo.Zoo(
-        backbones={"small": body}, datasets={"colours": dataset}, heads={"small-knn": zoo.Head(**{**known, **head})}, attacks={}
-    )
+    return zoo.Zoo(backbones={"small": body}, datasets={"colours": dataset}, heads={"small-knn": zoo.Head(**{**known, **head})}, attacks={})
 
 
 def asked(records, **words):
@@ -273,8 +276,9 @@ def test_wrong_records(data, head, message):
     assert found.hint
 
 
-def test_a_verified_head_measures_its_metrics(data):
-    found = verify("head", "small-knn", collection(data, clean={"top1": 0.0}), installed(), metrics=True)
+def test_a_verified_head_measures_its_metrics(data, monkeypatch):
+    monkeypatch.setenv("SSLROB_CACHE", str(data / "cache"))
+    found = verify("head", "small-knn", collection(data, clean={"top1": 0.0}), installed(), measured=Measured())
     assert "top1" in found.found
     assert "clean top1 is" in found.problem
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,14 +279,14 @@ def test_a_failing_cell_stops_no_other(capsys, monkeypatch):
 
 
 def test_a_head_that_cannot_be_trained_fails_its_cells_alone(capsys, tmp_path):
-    for image in (tmp_path / "fit" / "light").iterdir():
-        image.unlink()
+    shutil.rmtree(tmp_path / "fit")
     code, out, _ = answer(capsys, *RUN)
     assert code == 1
     assert "8 run" in out
     assert out.count("toy-two-hard · shades") == 4
 
 
+@pytest.mark.slow
 def test_workers_live_on_and_a_dead_one_fails_its_job_alone():
     from sslrob_toys import Square  # type: ignore[import-not-found]
 
@@ -300,6 +301,7 @@ def test_workers_live_on_and_a_dead_one_fails_its_job_alone():
     assert sum(event.kind == "progress" for event in events) == 4
 
 
+@pytest.mark.slow
 def test_killed_in_its_midst_and_run_again(capsys, tmp_path):
     """kill -9 of the command ends its workers too; rows that were there stay as they were, and the end is that of a run without a kill."""
     text = (
@@ -309,7 +311,7 @@ def test_killed_in_its_midst_and_run_again(capsys, tmp_path):
     words = ["study", "run", "try", "--device", "cpu", "--batch-size", "2", "--only", "attack=quick"]
     killed = [sys.executable, "-m", "sslrob", *words, "--jobs", "2", "--runs", "killed"]
     process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while sum(text.count(b"\n") for text in rows(tmp_path / "killed").values()) < 16 and time.monotonic() < deadline:
         assert process.poll() is None, "the study was to be killed in its midst"
         time.sleep(0.02)
@@ -428,11 +430,11 @@ def graded(kind: str, right: list[int], fooled: list[bool]) -> list[dict]:
 
 def test_the_worst_case_of_a_graded_task_is_that_of_each_image():
     task = ToyTask("segmentation")
-    a, b = graded("x", [2, 9, 5, 9], [False, False, False, True]), graded("x", [8, 1, 5, 0], [False] * 4)
+    a, b = graded("x", [2, 9, 5, 1], [False, False, False, True]), graded("x", [8, 1, 5, 0], [False] * 4)
     victim = _Victim(task, ("a", "b"), {("a", "e"): a, ("b", "e"): b})
     worst = victim.worst("e")
     assert worst is not None
-    assert [row["measure"]["right"] for row in worst] == [2, 1, 5, 9], "fooled outright is worse than any quality"
+    assert [row["measure"]["right"] for row in worst] == [2, 1, 5, 1], "fooled outright is worse than any quality"
     assert victim.worst("unheard") is None
     weaker = _Victim(task, ("a", "b"), {("a", "e"): a, ("b", "e"): graded("x", [0, 0, 0, 0], [False] * 4)})
     found = weaker.worst("e")

@@ -17,7 +17,7 @@ from sslrob.evaluate import at_rest
 from sslrob.task import Remembering
 
 NOWHERE = -1e4  # similarity to the empty places of the memory, which a class with fewer images than another has
-SOFTNESS = 0.1  # of the border between who votes and who does not, as a share of the neighbours' range: 0.05 to 0.1 attack best, 0.3 worse
+SOFTNESS = 0.1  # of the border between who votes and who does not, as a share of the neighbours' range; 0.05 to 0.1 attack best, 0.3 worse
 SMALLEST = 1e-6  # range, below which two neighbours are as near as each other
 
 
@@ -69,7 +69,8 @@ class NearestNeighbours(Remembering):
     @torch.no_grad()
     def remember(self, batches: Iterable[Batch]) -> None:
         """See `Remembering.remember`.  A class of which there is no image is never voted for."""
-        device, embeddings, labels = self.centre.device, [], []
+        device, embeddings = self.centre.device, []
+        labels: list[int] = []
         with at_rest(self):
             for batch in batches:
                 embeddings.append(self.body(batch.images.to(device)).pooled)

@@ -114,11 +114,17 @@ def _tasks(zoo: Zoo, plugins: Plugins) -> list[Entry]:
 
 def _defenses(zoo: Zoo, plugins: Plugins) -> list[Entry]:
     presets = [
-        {"defense": name, "use": record.use, "attack": record.attack, "description": record.description}
+        {
+            "defense": name,
+            "use": record.use,
+            "attack": record.attack,
+            "threat model": record.threat_model or "",
+            "description": record.description,
+        }
         for name, record in zoo.defenses.items()
     ]
     bare = [
-        {"defense": name, "use": component.name, "attack": "", "description": f"of {component.plugin}"}
+        {"defense": name, "use": component.name, "attack": "", "threat model": "", "description": f"of {component.plugin}"}
         for name, component in _without_preset("defense", zoo, plugins)
     ]
     return presets + bare

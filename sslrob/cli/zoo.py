@@ -157,6 +157,7 @@ def verify(
     everything, bad = load(zoo), 0
     todo = entries(names or (), everything)
     measured = Measured(fresh=again) if metrics else None
+    width = max((len(name) for _, name in todo), default=0)
     for i, (kind, name) in enumerate(todo, 1):
         _passing(f"{i} of {len(todo)}: {kind} {name}")
         finding = verify(kind, name, everything, installed(), measured=measured, device=device)
@@ -165,7 +166,7 @@ def verify(
         if as_json:
             typer.echo(json.dumps(finding._asdict()))
             continue
-        typer.echo(f"{'✗' if finding.problem else '✓'} {finding.kind:8}  {finding.name:28}  {finding.found}".rstrip())
+        typer.echo(f"{'✗' if finding.problem else '✓'} {finding.kind:8}  {finding.name:{width}}  {finding.found}".rstrip())
         for label, text in (("problem", finding.problem), ("hint", finding.hint)):
             if text:
                 typer.echo(f"  {label + ':':8} {text}")

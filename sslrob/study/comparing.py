@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sslrob import assemble
+from sslrob.errors import SslrobError
 from sslrob.runs import Row, Run
 from sslrob.stats import Difference, holm, paired_bootstrap, paired_shares, quantiles, replicates, wilson
 from sslrob.study.grid import Cell, Placed, Places
@@ -108,7 +109,7 @@ def compare(name: str, study: Study, cells: Sequence[Cell], places: Places) -> C
     """Everything that the finished runs of a study say.
 
     Raises:
-        SslrobError: a cell means nothing, or a run is damaged.
+        SslrobError: a cell means nothing, a run is damaged, or runs on one data set are not of the same data.
     """
     placed = [places(cell) for cell in cells]
     groups: dict[tuple[str, str], list[Placed]] = {}
@@ -134,6 +135,7 @@ class _Victim:
     rows: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
     recorded: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     memory: dict[str, Array] = field(default_factory=dict)
+    worsts: dict[str, list[Row] | None] = field(default_factory=dict)
 
     @cached_property
     def clean(self) -> list[Row]:
@@ -142,19 +144,18 @@ class _Victim:
     def combined(self, threat_model: str) -> list[Row] | None:
         """Of each image, the verdict under the attack that harmed it most; None where an attack is missing."""
         runs = self._attacked(threat_model)
-        return (
-            None
-            if runs is None
-            else [min(same, key=lambda verdict: (not verdict["fooled"], verdict["quality"])) for same in zip(*runs, strict=True)]
-        )
+        if runs is None:
+            return None
+        return [min(same, key=lambda verdict: (not verdict["fooled"], verdict["quality"])) for same in zip(*runs, strict=True)]
 
     def worst(self, threat_model: str) -> list[Row] | None:
         """As `combined`, or the verdicts under one attack where a pooled metric is lower under that one."""
-        combined = self.combined(threat_model)
-        if combined is None or not self.task.graded:
-            return combined
-        lowest: list[Row] = min([combined, *(self._attacked(threat_model) or ())], key=self.value)
-        return lowest
+        if threat_model not in self.worsts:
+            found = self.combined(threat_model)
+            if found is not None and self.task.graded:
+                found = min([found, *(self._attacked(threat_model) or ())], key=self.value)
+            self.worsts[threat_model] = found
+        return self.worsts[threat_model]
 
     def _attacked(self, threat_model: str) -> list[list[Row]] | None:
         runs = [self.rows.get((attack, threat_model)) for attack in self.attacks]
@@ -187,6 +188,7 @@ def _table(study: Study, places: Places, placed: Sequence[Placed]) -> Table:
     dataset, recipe = placed[0].cell.head.dataset, placed[0].cell.head.recipe
     task = assemble.task(places.zoo.datasets[dataset].task, places.plugins)
     stored = {one.cell: Run(one.folder) for one in placed if one.folder is not None}
+    _require_same_data(dataset, list(stored.values()))
     runs = {cell: run.rows() for cell, run in stored.items()}
     common = set.intersection(*({row["id"] for row in rows} for rows in runs.values()))
     asked, attacks = study.datasets[dataset], study.attacks
@@ -214,6 +216,20 @@ def _table(study: Study, places: Places, placed: Sequence[Placed]) -> Table:
         tuple(_tests(list(study.hardened.items()), victims, verdicts)),
         tuple(_notes(placed, {cell: len(its) for cell, its in runs.items()}, len(common))),
     )
+
+
+def _require_same_data(dataset: str, runs: Sequence[Run]) -> None:
+    """Raises:
+    SslrobError: two runs are not of the same images and annotations.
+    """
+    first: dict[str, str] = {}
+    for run in runs:
+        first.setdefault(run.record()["provenance"]["dataset"], str(run.folder))
+    if len(first) > 1:
+        one, other = list(first.values())[:2]
+        raise SslrobError(
+            f"runs on {dataset!r} are not of the same data: {one!r} and {other!r}", hint="move the older ones away and run the study again"
+        )
 
 
 def _result(victim: _Victim, epsilons: Sequence[str]) -> Result:

@@ -53,6 +53,3 @@ def test_a_killed_hardening_ends_as_the_uninterrupted_one(tmp_path):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     assert steps(killed) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert not list(killed.glob("*.part.pt"))
-    again = start(killed)  # answers at once
-    assert again.wait() == 0
-    assert (killed / "brief.log.jsonl").read_bytes() == (whole / "brief.log.jsonl").read_bytes()

@@ -17,4 +17,6 @@ def register_backbones(register: Register) -> None:
 @hookimpl
 def zoo_files() -> list[Path]:
     folder = Path(__file__).parent
-    return [folder / "zoo.yaml", folder / "weights" / "backbones.yaml", folder / "weights" / "heads" / "heads.yaml"]
+    weights = folder / "weights"
+    hardened = sorted((weights / "hardened").glob("*/zoo.yaml"))  # each as `sslrob harden --out` left it
+    return [folder / "zoo.yaml", weights / "backbones.yaml", weights / "heads" / "heads.yaml", *hardened]

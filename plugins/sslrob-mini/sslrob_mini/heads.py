@@ -49,10 +49,12 @@ def shipped(zoo: Zoo) -> dict[str, Shipped]:
 
 
 def _of(name: str, record: Backbone) -> list[Shipped]:
-    """The heads of one backbone: all of them for a method or a hardened backbone, few for the variant of a method."""
-    if record.pretraining is None and record.hardening is None:  # random weights
+    """The heads of one backbone: all of them for a method, few for the variant of a method; a hardened one has come with its own."""
+    if record.hardening is not None:
+        return []
+    if record.pretraining is None:  # random weights
         return [*(Shipped(name, recipe) for recipe in FROZEN), Shipped(name, "linear", TRANSFER)]
-    if record.family is None and record.hardening is None:
+    if record.family is None:
         return [Shipped(name, "linear"), Shipped(name, "knn")]
     recipes = (*FROZEN, *LONG.get(name, ()), *SHOWN_OFF.get(name, ()))
     return [*(Shipped(name, recipe) for recipe in recipes), Shipped(name, "linear", TRANSFER)]
