@@ -158,7 +158,9 @@ class Head(Record):
     threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
     default: bool = Field(False, description="the first choice of this backbone on this dataset")
     recipe: str = Field("", description="the script or command that trains it again")
-    made_from: str = Field("", description="changes with the backbone's weights, the recipe and the data set it was made from; empty: not known")
+    made_from: str = Field(
+        "", description="changes with the backbone's weights, the recipe and the data set it was made from; empty: not known"
+    )
 
 
 class Recipe(Record):

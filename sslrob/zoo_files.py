@@ -81,8 +81,9 @@ def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None)
     broken: dict[str, str] = {}
     mine = _distinct(users(paths))
     required = [read(path) for path in [first_party(), *mine]]
-    theirs = list(_readable(plugins.zoo_files(), broken))
-    made = list(_readable((path for path in own.files() if path.resolve() not in mine), broken))
+    theirs, made = (
+        list(_readable((path for path in paths if path.resolve() not in mine), broken)) for paths in (plugins.zoo_files(), own.files())
+    )
     while True:
         try:
             return replace(merge([required[0], *theirs, *required[1:], *made]), broken=broken, absent=tuple(plugins.complaints()))

@@ -145,7 +145,11 @@ def test_a_task_and_a_protocol_mean_the_usual_recipe(words, head, capsys):
         (["--backbone", "toy-1", "--recipe", "lineer"], "no recipe is named 'lineer'", "did you mean 'linear' or"),
         (["--backbone", "others", "--recipe", "linear"], "2 backbones are of family 'others'", "add --backbone other-1 or other-2"),
         (["--backbone", "toy-1", "--recipe", "linear", "--task", "classification"], "a recipe says for which task", "leave --task"),
-        (["--backbone", "toy-1", "--task", "classification", "--protocol", "nearest"], "no protocol is named 'nearest'", "did you mean 'linear'?"),
+        (
+            ["--backbone", "toy-1", "--task", "classification", "--protocol", "nearest"],
+            "no protocol is named 'nearest'",
+            "did you mean 'linear'?",
+        ),
         (
             ["--backbone", "toy-1", "--task", "classification", "--protocol", "frozen"],
             "no recipe for task 'classification'",

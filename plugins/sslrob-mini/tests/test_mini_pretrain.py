@@ -19,11 +19,11 @@ from sslrob import weights
 from sslrob.errors import SslrobError
 
 pytest.importorskip("lightly")
-from sslrob_mini.pretrain.cast import start  # noqa: E402
-from sslrob_mini.pretrain.loop import learning_rate, pretrain  # noqa: E402
-from sslrob_mini.pretrain.momentum import MomentumMethod  # noqa: E402
-from sslrob_mini.pretrain.views import draw  # noqa: E402
-from sslrob_mini.shelve import TITLES, augmentations, origin, record  # noqa: E402
+from sslrob_mini.pretrain.cast import start
+from sslrob_mini.pretrain.loop import learning_rate, pretrain
+from sslrob_mini.pretrain.momentum import MomentumMethod
+from sslrob_mini.pretrain.views import draw
+from sslrob_mini.shelve import TITLES, augmentations, origin, record
 
 SCHEDULE = Schedule(steps=6, learning_rate=1e-3, weight_decay=0.01, batch=8, warm_up=2, every=2)
 
