@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sslrob.choice import usual_dataset
 from sslrob.execute import Progress, run
 from sslrob.plugins import Plugins
-from sslrob.resolve import Words, resolve, usual_dataset
+from sslrob.resolve import Words, resolve
 from sslrob.table import table
 from sslrob.zoo import Zoo
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from sslrob import zoo as records
 from sslrob.attack import Attack
+from sslrob.choice import for_task, one, usual_dataset
 from sslrob.errors import SslrobError
 from sslrob.plugins import Component, Plugins
-from sslrob.resolve import find, for_task, one, registered, summed, threat_model, usual_dataset
+from sslrob.resolve import find, registered, summed, threat_model
 from sslrob.settings import complete
 from sslrob.zoo import Hardening, Zoo
 

@@ -83,7 +83,7 @@ def make(
         for old in out.glob(f"{plan.name}.????????.part.pt"):
             old.unlink()
     before = plan.natural.pretraining
-    told = {
+    told: dict[str, Any] = {
         "pretraining": before and before.model_copy(update={"log": None}),  # it stays with the natural backbone
         "weights": zoo.Weights(file=path, sha256=weights.sha256(path)),
         "seed": 0,

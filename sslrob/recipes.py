@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sslrob import zoo as records
+from sslrob.choice import for_task, usual_dataset
 from sslrob.errors import SslrobError, unknown
 from sslrob.plugins import Component, Plugins
-from sslrob.resolve import for_task, summed, usual_dataset
+from sslrob.resolve import summed
 from sslrob.zoo import Head, Zoo
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sslrob import epsilon as epsilons
 from sslrob import zoo as records
+from sslrob.choice import choose, for_task, usual_dataset
 from sslrob.errors import SslrobError, close_names, unknown
 from sslrob.plugins import Component, Plugins
 from sslrob.settings import checked, complete
 from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, TaskSpec, VictimSpec
 from sslrob.weights import sha256
 from sslrob.zoo import Weights, Zoo
-
-PLAINEST: tuple[records.Protocol, ...] = ("linear", "frozen", "finetuned", "knn")  # first: what a head means where none is the default
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     if whole is not None and asked.victim is not None:
         radius = threat_model(asked.norm, asked.epsilon, whole.threat_model or dataset.threat_model)
         return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=radius)
-    choice = _choose(str(asked.backbone), dataset_id, asked.head, zoo)
+    choice = choose(str(asked.backbone), dataset_id, asked.head, zoo)
     head = zoo.heads[choice.head]
     _require_loss(attack.objective, choice.head, head, task)
     return Spec(
@@ -126,86 +125,6 @@ def _task_and_dataset(asked: Words, whole: records.Victim | None, zoo: Zoo, plug
         offered = [c.name for c in plugins.of("task")]
         raise SslrobError("neither a task nor a dataset is given", hint=f"add --task {' or '.join(offered) or 'NAME'}")
     return task, usual_dataset(task, zoo)
-
-
-def usual_dataset(task: Component, zoo: Zoo) -> str:
-    """What the task alone means.
-
-    Raises:
-        SslrobError: it has no data set, or several and no default.
-    """
-    datasets = for_task(task, zoo.datasets)
-    if not datasets:
-        raise SslrobError(f"no dataset in the zoo is for task {task.name!r}", hint="add one to your zoo file, or install a plugin with one")
-    defaults = [name for name in datasets if zoo.datasets[name].default]
-    if not defaults and len(datasets) > 1:
-        raise SslrobError(f"task {task.name!r} has {len(datasets)} datasets and no default", hint=f"add --dataset {' or '.join(datasets)}")
-    return (defaults or datasets)[0]
-
-
-def for_task(task: Component, entries: Mapping[str, records.Dataset | records.Recipe]) -> list[str]:
-    """The names of those data sets, or recipes, that are for a task, sorted."""
-    names = {task.name, f"{task.distribution}/{task.name}"}
-    return sorted(name for name, record in entries.items() if record.task in names)
-
-
-class Choice(NamedTuple):
-    backbone: str
-    head: str
-
-
-def _choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
-    """The member of a family and its head on a dataset: the default one, else that of the plainest protocol.
-
-    Args:
-        word: backbone or family.
-        head: id or kind; None: any.
-    """
-    members = zoo.members(word)
-    there = {name: record for name, record in zoo.heads.items() if record.dataset == dataset and record.backbone in members}
-    if not there:
-        raise _no_head(word, members, dataset, zoo)
-    wanted = {name: record for name, record in there.items() if head in (None, name, record.kind)}
-    if not wanted:
-        raise unknown(f"head of {word!r} on {dataset!r}", str(head), {*there, *(record.kind for record in there.values())})
-    candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
-    backbone = one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
-    own = [name for name, record in wanted.items() if record.backbone == backbone]
-    if not any(zoo.heads[name].default for name in own):
-        plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
-        own = [name for name in own if zoo.heads[name].protocol == plainest]
-    return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
-
-
-def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
-    """The only name, or the default.
-
-    Args:
-        situation: what follows their number in the error, where several are left and none is the default.
-    """
-    defaults = [name for name in names if zoo.of(kind)[name].default]
-    if len(names) > 1 and not defaults:
-        raise SslrobError(f"{len(names)} {situation}, and none is the default", hint=f"add --{kind} {' or '.join(sorted(names))}")
-    return (defaults or names)[0]
-
-
-def _no_head(word: str, members: Sequence[str], dataset: str, zoo: Zoo) -> SslrobError:
-    backbones = sorted({record.backbone for record in zoo.heads.values() if record.dataset == dataset})
-    datasets = sorted({record.dataset for record in zoo.heads.values() if record.backbone in members})
-    offers = [f"--backbone {' or '.join(backbones)}"] if backbones else []
-    offers += [f"--dataset {' or '.join(datasets)}"] if datasets else []
-    others = f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads"
-    error = SslrobError(f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo", hint=others)
-    data = zoo.datasets[dataset]
-    fitting = [name for name, recipe in zoo.recipes.items() if recipe.task == data.task and data.fit is not None]
-    if fitting:
-        recipe = min(fitting, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
-        command = f"sslrob train --backbone {members[0]} --recipe {recipe}" + ("" if data.default else f" --dataset {dataset}")
-        error.hint, error.note = f"train one: {command}", f"or {others}" if offers else ""
-    else:
-        scripts = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
-        error.note = f"heads on {dataset!r} are trained by: {'; '.join(scripts)}" if scripts else ""
-    return error
 
 
 def _dataset(name: str, record: records.Dataset) -> DatasetSpec:

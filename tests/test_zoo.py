@@ -352,7 +352,8 @@ def test_the_first_party_zoo_is_whole() -> None:
 
 def test_the_schema_knows_every_section() -> None:
     schema = zoo.schema()
-    assert set(schema["properties"]) == {"schema", "backbones", "datasets", "heads", "victims", "attacks", "defenses"}
+    assert set(schema["properties"]) == {"schema", *map(zoo.section, zoo.KINDS)}
+    assert "studies" in schema["properties"]
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Weights"]["properties"]["sha256"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from sslrob.cli.zoo import told_of
 from sslrob.cli.zoo_rows import listed
+from sslrob.plugins import installed
 from sslrob.zoo import Backbone, Dataset, Head, Recipe, Study, Zoo
 
 MADE = {"method": "Barlow Twins", "data": "pool", "epochs": 12.75, "batch_size": 1024, "seed": 0}
@@ -130,11 +131,20 @@ def test_everything_is_told_but_what_is_empty(zoo):
     assert told_of(zoo.backbones["mini-random"])["seed"] == 3
 
 
+@pytest.fixture
+def no_plugins(monkeypatch):
+    """Without plugins of other distributions, and none of it remembered afterwards."""
+    monkeypatch.setenv("SSLROB_PLUGINS", "")
+    installed.cache_clear()
+    yield
+    installed.cache_clear()
+
+
+@pytest.mark.usefixtures("no_plugins")
 def test_show_ends_with_the_log_of_the_pretraining(tmp_path, monkeypatch, capsys):
     from sslrob import cli
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setenv("SSLROB_PLUGINS", "")
     (tmp_path / "a.jsonl").write_text('{"step": 1}\n{"step": 2, "knn": 0.5}\n')
     made = "{method: m, data: d, log: LOG}"
     entries = "\n".join(f"  b{log}: {{use: toy, license: MIT, pretraining: {made.replace('LOG', f'{log}.jsonl')}}}" for log in "abc")

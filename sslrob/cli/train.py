@@ -38,11 +38,11 @@ def train(
     The head joins the zoo; the same command again goes on where it stopped, or answers at once.
     """
     from sslrob import own, zoo_files
+    from sslrob.choice import one
     from sslrob.cli.evaluate import stdout_for_results
     from sslrob.cli.stages import stages
     from sslrob.plugins import installed
     from sslrob.recipes import made, plan, require_free, usual_recipe
-    from sslrob.resolve import one
 
     if offline:
         os.environ["SSLROB_OFFLINE"] = "1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ IGNORED = 255
 class MaskSettings:
     """Where masks lie and what their numbers mean: `images/A/B.jpg` has the mask `masks/A/B` + suffix."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     images: Annotated[str, Field(description="folder of the images, below the data set's")] = "images"
     masks: Annotated[str, Field(description="folder of the masks, below the data set's")] = "masks"
     suffix: Annotated[str, Field(description="how the names of masks end, after the image's without its own ending")] = ".png"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ MapIndex = Annotated[int, Field(ge=0)]
 class Head(ABC):
     """What every kind has."""
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
     width: Annotated[int, Field(ge=1, description="channels inside the head")] = 128
     dropout: Annotated[float, Field(ge=0, lt=1, description="share of channels dropped before the last layer, in training")] = 0.1
 

@@ -1,0 +1,93 @@
+"""What a word that names no single thing means: the default of a family, a task or a backbone's heads, or an error that says the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sslrob import zoo as records
+from sslrob.errors import SslrobError, unknown
+from sslrob.plugins import Component
+from sslrob.zoo import Zoo
+
+PLAINEST: tuple[records.Protocol, ...] = ("linear", "frozen", "finetuned", "knn")  # first: what a head means where none is the default
+
+
+class Choice(NamedTuple):
+    backbone: str
+    head: str
+
+
+def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
+    """The member of a family and its head on a dataset: the default one, else that of the plainest protocol.
+
+    Args:
+        word: backbone or family.
+        head: id or kind; None: any.
+    """
+    members = zoo.members(word)
+    there = {name: record for name, record in zoo.heads.items() if record.dataset == dataset and record.backbone in members}
+    if not there:
+        raise _no_head(word, members, dataset, zoo)
+    wanted = {name: record for name, record in there.items() if head in (None, name, record.kind)}
+    if not wanted:
+        raise unknown(f"head of {word!r} on {dataset!r}", str(head), {*there, *(record.kind for record in there.values())})
+    candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
+    backbone = one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
+    own = [name for name, record in wanted.items() if record.backbone == backbone]
+    if not any(zoo.heads[name].default for name in own):
+        plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
+        own = [name for name in own if zoo.heads[name].protocol == plainest]
+    return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+
+
+def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
+    """The only name, or the default.
+
+    Args:
+        situation: what follows their number in the error, where several are left and none is the default.
+    """
+    defaults = [name for name in names if zoo.of(kind)[name].default]
+    if len(names) > 1 and not defaults:
+        raise SslrobError(f"{len(names)} {situation}, and none is the default", hint=f"add --{kind} {' or '.join(sorted(names))}")
+    return (defaults or names)[0]
+
+
+def _no_head(word: str, members: Sequence[str], dataset: str, zoo: Zoo) -> SslrobError:
+    backbones = sorted({record.backbone for record in zoo.heads.values() if record.dataset == dataset})
+    datasets = sorted({record.dataset for record in zoo.heads.values() if record.backbone in members})
+    offers = [f"--backbone {' or '.join(backbones)}"] if backbones else []
+    offers += [f"--dataset {' or '.join(datasets)}"] if datasets else []
+    others = f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads"
+    error = SslrobError(f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo", hint=others)
+    data = zoo.datasets[dataset]
+    fitting = [name for name, recipe in zoo.recipes.items() if recipe.task == data.task and data.fit is not None]
+    if fitting:
+        recipe = min(fitting, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
+        command = f"sslrob train --backbone {members[0]} --recipe {recipe}" + ("" if data.default else f" --dataset {dataset}")
+        error.hint, error.note = f"train one: {command}", f"or {others}" if offers else ""
+    else:
+        scripts = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
+        error.note = f"heads on {dataset!r} are trained by: {'; '.join(scripts)}" if scripts else ""
+    return error
+
+
+def usual_dataset(task: Component, zoo: Zoo) -> str:
+    """What the task alone means.
+
+    Raises:
+        SslrobError: it has no data set, or several and no default.
+    """
+    datasets = for_task(task, zoo.datasets)
+    if not datasets:
+        raise SslrobError(f"no dataset in the zoo is for task {task.name!r}", hint="add one to your zoo file, or install a plugin with one")
+    defaults = [name for name in datasets if zoo.datasets[name].default]
+    if not defaults and len(datasets) > 1:
+        raise SslrobError(f"task {task.name!r} has {len(datasets)} datasets and no default", hint=f"add --dataset {' or '.join(datasets)}")
+    return (defaults or datasets)[0]
+
+
+def for_task(task: Component, entries: Mapping[str, records.Dataset | records.Recipe]) -> list[str]:
+    """The names of those data sets, or recipes, that are for a task, sorted."""
+    names = {task.name, f"{task.distribution}/{task.name}"}
+    return sorted(name for name, record in entries.items() if record.task in names)
