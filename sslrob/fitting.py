@@ -59,6 +59,7 @@ def fit_head(
     plugins = plugins or installed()
     made = plan(everything, plugins, backbone, recipe, dataset)
     place = torch.device(chosen_devices(device)[0])
+    out = out.resolve()  # the record names files by their whole path
     with telling_of_the_disk(out):
         out.mkdir(parents=True, exist_ok=True)
     work, head = _Work(made, everything, plugins, place), made.head

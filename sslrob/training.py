@@ -130,7 +130,7 @@ def _training_mode(victim: Victim, schedule: Schedule) -> None:
 
 
 def _resume(checkpoint: Path, victim: Victim, optimizer: torch.optim.Optimizer) -> int:
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     victim.load_state_dict(state["victim"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["epoch"])

@@ -197,8 +197,9 @@ def _table(study: Study, places: Places, placed: Sequence[Placed]) -> Table:
         victim = victims.setdefault(cell.head.backbone, _Victim(task, attacks))
         key = cell.attack, cell.threat_model
         victim.rows[key] = [row for row in rows if row["id"] in common]
-        if len(rows) == len(common):
-            victim.recorded[key] = stored[cell].record()["results"]
+        recorded = stored[cell].record()["results"]
+        if len(rows) == len(common) == recorded["images"]:
+            victim.recorded[key] = recorded
     results = {backbone: _result(victim, asked.epsilons) for backbone, victim in victims.items()}
     pairs = [(backbone, study.reference) for backbone in study.backbones if study.reference not in (None, backbone)]
     verdicts = (CLEAN, *asked.epsilons)
@@ -286,7 +287,7 @@ def _notes(placed: Sequence[Placed], images: Mapping[Cell, int], common: int) ->
 
 
 def short_names(backbones: Sequence[str], study: Study, records: Mapping[str, object]) -> dict[str, str]:
-    """What tables and plots call a backbone: its method where that tells it from the others, else its id without what all ids begin with."""
+    """What tables and plots call a backbone: its method where that tells it from the others, else its id without what all begin with."""
     methods = {name: _method(records[name]) for name in study.backbones}
     unique = {name: method for name, method in methods.items() if method and list(methods.values()).count(method) == 1}
     first = backbones[0].split("-")

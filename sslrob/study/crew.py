@@ -87,7 +87,7 @@ class _Worker:
         self.process: Any = None
 
     def begin(self, job: Job) -> None:
-        if self.process is None:
+        if self.process is None or not self.process.is_alive():
             context = get_context("spawn")
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(target=_serve, args=(theirs, self.device, self.threads), daemon=True)

@@ -61,6 +61,7 @@ def pretrain(name: str, settings: Settings, pool: Pool, out: Path, stop: int | N
             _write_log(out / f"{name}.log.jsonl", log)
             print(json.dumps(log[-1]), flush=True)
     if end == schedule.steps:
+        _write_log(out / f"{name}.log.jsonl", log)  # a kill may have come between the last checkpoint and its line
         save_file(pack(method.backbone.state_dict()), out / f"{name}.safetensors")
     return method
 
