@@ -18,7 +18,7 @@ from sslrob.packed import pack
 from sslrob.plugins import Plugins, installed
 from sslrob.probe import embedded, logistic_regression
 from sslrob.recipes import Plan, plan
-from sslrob.runs import telling_of_the_disk
+from sslrob.runs import alone, telling_of_the_disk
 from sslrob.settings import complete
 from sslrob.task import Task
 from sslrob.training import Schedule, train
@@ -54,16 +54,16 @@ def fit_head(
         progress: takes the steps done and the steps in all.
 
     Raises:
-        SslrobError: a name that nothing has; a recipe that does not fit the task of the data set, or the backbone; no fit split.
+        SslrobError: a name that nothing has; a recipe that does not fit the task of the data set, or the backbone; no fit split;
+            another process makes the same head.
     """
     plugins = plugins or installed()
     made = plan(everything, plugins, backbone, recipe, dataset)
     place = torch.device(chosen_devices(device)[0])
     out = out.resolve()  # the record names files by their whole path
-    with telling_of_the_disk(out):
-        out.mkdir(parents=True, exist_ok=True)
     work, head = _Work(made, everything, plugins, place), made.head
-    with torch.random.fork_rng(devices=[]):
+    exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    with alone(out / f".{made.name}.lock", made.name), torch.random.fork_rng(devices=[]), exact:
         if made.record.protocol != "knn":
             path = out / f"{made.name}.safetensors"
             work.fit(out / f"{made.name}.{head.made_from[:8]}.part.pt", path, log, progress)

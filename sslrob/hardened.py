@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -167,7 +168,7 @@ def _command(asked: Words, backbone: str, name: str, usual: str) -> str:
     words = ["sslrob harden", f"--backbone {backbone}", f"--defense {asked.defense}"]
     given = {"attack": asked.attack, "epsilon": asked.epsilon, "norm": asked.norm, "dataset": asked.dataset, "seed": asked.seed or None}
     words += [f"--{option} {value}" for option, value in given.items() if value is not None]
-    words += [f"--set {setting}" for setting in asked.settings]
+    words += [f"--set {shlex.quote(setting)}" for setting in asked.settings]
     return " ".join([*words, *([f"--name {name}"] if name != usual else [])])
 
 
@@ -179,7 +180,7 @@ def _digest(
     described = {
         "backbone": {**natural.model_dump(mode="json", include={"use", "settings", "seed"}), "weights": weights and weights.sha256},
         "hardening": hardening.model_dump(mode="json", include={"settings", "attack_settings", "threat_model", "seed"}),
-        "components": [defense.plugin, defense.name, inner.plugin, inner.name, attack.restarts],
+        "components": [defense.distribution, defense.name, inner.distribution, inner.name, attack.restarts],
         "dataset": data.model_dump(mode="json", include={"task", "format", "classes", "settings"}),
         "fit": data.fit and data.fit.model_dump(mode="json", include={"settings", "images"}),
     }

@@ -144,15 +144,7 @@ class Run:
         Raises:
             SslrobError: one already does.
         """
-        with telling_of_the_disk(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("w")
-        with lock:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise SslrobError(f"another process is working on {str(self.folder)!r}", hint="wait for it, or stop it") from None
+        with alone(self.folder / ".lock", self.folder):
             yield
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -160,6 +152,29 @@ class Run:
         with telling_of_the_disk(self.folder):
             part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             part.replace(self.record_path)
+
+
+@contextmanager
+def alone(lock: Path, what: object) -> Iterator[None]:
+    """Keep other processes from the same work meanwhile.
+
+    Args:
+        lock: an empty file that stays; its folder is made.
+        what: they work on, for the error.
+
+    Raises:
+        SslrobError: one already does.
+    """
+    with telling_of_the_disk(lock.parent):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SslrobError(f"another process is working on {str(what)!r}", hint="wait for it, or stop it") from None
+        yield
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def test_a_folder_of_ones_own_takes_several_heads(capsys, tmp_path):
         code, out, err = answer(capsys, "--backbone", "toy-1", "--recipe", recipe, "--device", "cpu", "--out", "my heads")
         assert code == 0, err
         assert out.splitlines()[2].endswith("--attack pgd --zoo 'my heads/zoo.yaml'")
-    assert sorted(path.name for path in Path("my heads").iterdir()) == [".zoo.yaml.lock", "toy-1-linear.safetensors", "zoo.yaml"]
+    assert sorted(path.name for path in Path("my heads").glob("[!.]*")) == ["toy-1-linear.safetensors", "zoo.yaml"]
     assert not (tmp_path / "home").exists()
     code, out, err = said(capsys, "zoo", "list", "heads", "--zoo", "my heads/zoo.yaml")
     assert "toy-1-linear" in out

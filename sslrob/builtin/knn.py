@@ -152,8 +152,9 @@ class NearestNeighbours(Remembering):
 
     def _pull(self, outputs: Tensor) -> Tensor:
         """(n, classes) mean similarity to the nearest of each class."""
-        count = min((self.settings.neighbours + 1) // 2, outputs.shape[2])
-        return outputs.topk(count, dim=2).values.mean(2)
+        nearest = outputs.topk(min((self.settings.neighbours + 1) // 2, outputs.shape[2]), dim=2).values
+        there = nearest > NOWHERE  # a class may remember fewer
+        return torch.where(there, nearest, 0).sum(2) / there.sum(2).clamp_min(1) + torch.where(there.any(2), 0, NOWHERE)
 
     def _labels(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
         return torch.as_tensor(targets, device=outputs.device)[:, None]

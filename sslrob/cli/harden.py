@@ -118,6 +118,9 @@ def harden(
         return
     if pairs:
         typer.echo(f"\n{as_table(pairs)}")
+    for protocol in ("linear", "knn"):
+        if heads and protocol not in {pair.head for pair in pairs}:
+            typer.echo(f"\nno {protocol} comparison: {natural} has no such head; sslrob train --backbone {natural} --recipe {protocol}")
     typer.echo(f"\n{made.name} is in {folder}" + (f", with {', '.join(trained)}" if trained else ""))
     use = "" if out is None else f" --zoo {folder / own.FILE}"
     if trained:
