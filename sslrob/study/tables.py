@@ -205,7 +205,7 @@ def _hardened(comparison: Comparison, one: Table, title: str, of: str) -> Iterat
 def _factors(comparison: Comparison, one: Table, title: str, of: str) -> Iterator[Block]:
     for factor, variants in comparison.study.factors.items():
         there = [name for name in variants if name in one.results]
-        if there:
+        if len(there) > 1:
             rows = tuple((comparison.names[name], *_curve(one.results[name], one)) for name in there)
             yield Block(f"{title}: {factor}, {of}", (), ("variant", *_curve_header(one)), rows)
 
