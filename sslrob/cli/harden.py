@@ -121,6 +121,7 @@ def harden(
     for protocol in ("linear", "knn"):
         if heads and protocol not in {pair.head for pair in pairs}:
             typer.echo(f"\nno {protocol} comparison: {natural} has no such head; sslrob train --backbone {natural} --recipe {protocol}")
+    folder = everything.origins["backbones", made.name].parent  # elsewhere than asked, if it was there before
     typer.echo(f"\n{made.name} is in {folder}" + (f", with {', '.join(trained)}" if trained else ""))
     use = "" if out is None else f" --zoo {folder / own.FILE}"
     if trained:
