@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,7 +67,7 @@ def run(
     if dry_run:
         typer.echo(json.dumps({"study": name, "cells": [_as_json(one) for one in told]}) if as_json else _plan(name, told))
         return
-    typer.echo(json.dumps({"study": name, **_outcome(done)}) if as_json else _summary(name, done, runs))
+    typer.echo(json.dumps({"study": name, **_outcome(done)}) if as_json else _summary(name, done, runs, limit, files))
     if done.failed:
         n = len(done.failed)
         raise RunFailed(
@@ -121,7 +123,7 @@ def _outcome(done: Progress) -> dict[str, Any]:
     }
 
 
-def _summary(name: str, done: Progress, runs: Path) -> str:
+def _summary(name: str, done: Progress, runs: Path, limit: int | None, files: Sequence[Path]) -> str:
     """What came of a grid."""
     parts = [f"{name}: {len(done.placed)} cells: {len(done.records)} run, {done.found} done before"]
     if done.trained:
@@ -136,8 +138,11 @@ def _summary(name: str, done: Progress, runs: Path) -> str:
         reasons.setdefault(f"{error}" + (f" ({error.hint})" if error.hint else ""), []).append(cell)
     for reason, failing in reasons.items():
         parts.append("\n  ".join([f"{len(failing)} cells failed: {reason}", *map(str, failing)]))
-    where = "" if runs == Path("runs") else f" --runs {runs}"
-    return "\n".join([*parts, f"tables and plots: sslrob study show {name}{where}"])
+    show = ["sslrob", "study", "show", name]
+    show += [] if runs == Path("runs") else ["--runs", str(runs)]
+    show += [] if limit is None else ["--limit", str(limit)]
+    show += [word for file in files for word in ("--zoo", str(file))]
+    return "\n".join([*parts, f"tables and plots: {shlex.join(show)}"])
 
 
 @app.command()
