@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
 from sslrob import assemble, own, recipes, weights, zoo
@@ -25,8 +24,10 @@ from sslrob.hardened import Plan, done, usual_recipes
 from sslrob.packed import pack
 from sslrob.plugins import Plugins, installed
 from sslrob.runs import Run, telling_of_the_disk
+from sslrob.settings import checked
 from sslrob.streams import Streams
 from sslrob.threat_model import ThreatModel, parse
+from sslrob.training import keep
 
 EVERY = 10.0  # seconds between two checkpoints
 PURPOSE = "harden"  # of the random numbers
@@ -58,7 +59,7 @@ def make(
     """
     plugins = plugins or installed()
     made, place = plan.hardening, torch.device(chosen_devices(device)[0])
-    defense: Defense = TypeAdapter(plan.defense.load()).validate_python(made.settings)
+    defense: Defense = checked(plan.defense.load(), made.settings, f"defense {made.defense!r}")
     attack = assemble.attack(
         f"{plan.attack.distribution}/{plan.attack.name}", made.attack_settings, restarts=plan.restarts, plugins=plugins
     )
@@ -174,7 +175,7 @@ def harden(
                 )
             log({"step": step + 1, **measures})
             if checkpoint is not None and (time.monotonic() - kept >= every or step + 1 == defense.steps):
-                _keep(checkpoint, {"step": step + 1, "training": training.state()})
+                keep(checkpoint, {"step": step + 1, "training": training.state()})
                 kept = time.monotonic()
     return training.backbone.eval()
 
@@ -226,9 +227,3 @@ def _resume(checkpoint: Path | None, restore: Callable[[dict[str, Any]], None]) 
     found = torch.load(checkpoint, map_location="cpu", weights_only=True)
     restore(found["training"])
     return int(found["step"])
-
-
-def _keep(checkpoint: Path, state: dict[str, Any]) -> None:
-    part = checkpoint.with_name(f"{checkpoint.name}.part")
-    torch.save(state, part)
-    part.replace(checkpoint)

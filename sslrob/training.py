@@ -88,7 +88,7 @@ def train(
             rate = optimizer.param_groups[0]["lr"]
             log({"epoch": epoch + 1, "epochs": schedule.epochs, "loss": total / max(count, 1), "rate": rate})
         if checkpoint is not None:
-            _keep(checkpoint, {"epoch": epoch + 1, "victim": victim.state_dict(), "optimizer": optimizer.state_dict()})
+            keep(checkpoint, {"epoch": epoch + 1, "victim": victim.state_dict(), "optimizer": optimizer.state_dict()})
     victim.eval()
 
 
@@ -136,7 +136,8 @@ def _resume(checkpoint: Path, victim: Victim, optimizer: torch.optim.Optimizer) 
     return int(state["epoch"])
 
 
-def _keep(checkpoint: Path, state: dict[str, int | dict[str, Tensor] | dict[str, object]]) -> None:
+def keep(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Put a checkpoint in the place of the last one in one move, so that a kill leaves one of the two whole."""
     part = checkpoint.with_name(checkpoint.name + ".part")
     torch.save(state, part)
     part.replace(checkpoint)

@@ -1,7 +1,6 @@
 """`python -m sslrob_mini.shelve OUT`: put pretrained backbones into the collection, with their logs and zoo entries."""
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -84,12 +83,6 @@ def difference(settings: Settings, method: Settings) -> str:
         "augmentations": (", ".join(augmentations(settings.views)), ", ".join(augmentations(method.views))),
     }
     return "; ".join(f"{what} {value} for {other}" for what, (value, other) in pairs.items() if value not in (other, ""))
-
-
-def last(log: Path) -> dict[str, Any]:
-    """The last line of a training log."""
-    line: dict[str, Any] = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    return line
 
 
 def shelve(out: Path, names: list[str], weights: Path = WEIGHTS) -> Path:
