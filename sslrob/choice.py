@@ -31,6 +31,7 @@ def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
         raise _no_head(word, members, dataset, zoo)
     wanted = {name: record for name, record in there.items() if head in (None, name, record.kind)}
     if not wanted:
+        _require_trained(str(head), members, dataset, zoo)
         raise unknown(f"head of {word!r} on {dataset!r}", str(head), {*there, *(record.kind for record in there.values())})
     candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
     backbone = one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
@@ -39,6 +40,15 @@ def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
         plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
         own = [name for name in own if zoo.heads[name].protocol == plainest]
     return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+
+
+def _require_trained(head: str, members: Sequence[str], dataset: str, zoo: Zoo) -> None:
+    """Raises:
+    SslrobError: the head, by id or kind, is recorded for these backbones, but nobody has trained it here.
+    """
+    for name, record in zoo.untrained.items():
+        if record.dataset == dataset and record.backbone in members and head in (name, record.kind):
+            zoo.get("head", name)
 
 
 def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:

@@ -153,7 +153,9 @@ class Head(Record):
     kind: Name = Field(description="as the task calls it, such as linear, fcn or fcos")
     settings: Settings = {}
     protocol: Protocol = Field("frozen", description="what was trained: the head alone, or the backbone too; knn: nothing")
-    weights: Weights | None = Field(None, description="frozen: the head's tensors; finetuned: the backbone's too; knn: none")
+    weights: Weights | None = Field(
+        None, description="frozen: the head's tensors; finetuned: the backbone's too; knn: none; else null: whoever wants it trains it"
+    )
     clean: dict[str, float] = Field({}, description="metrics, in percent, that our own run reproduces without an attack")
     threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
     default: bool = Field(False, description="the first choice of this backbone on this dataset")
@@ -161,6 +163,11 @@ class Head(Record):
     made_from: str = Field(
         "", description="changes with the backbone's weights, the recipe and the data set it was made from; empty: not known"
     )
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it is a record only, and the command in `recipe` makes the head."""
+        return self.weights is None and self.protocol != "knn" and bool(self.recipe)
 
 
 class Recipe(Record):
@@ -255,6 +262,7 @@ class Zoo:
     """The merged zoo.
 
     Attributes:
+        untrained: heads that are recorded without weights: the command in `recipe` makes one, and then it is among `heads`.
         origins: the file of each entry, by section and name.
         broken: why a plugin's file was left out, by file.
         absent: a phrase for each plugin that did not load, and whose entries may be missed.
@@ -263,6 +271,7 @@ class Zoo:
     backbones: Mapping[str, Backbone] = field(default_factory=dict)
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
     heads: Mapping[str, Head] = field(default_factory=dict)
+    untrained: Mapping[str, Head] = field(default_factory=dict)
     victims: Mapping[str, Victim] = field(default_factory=dict)
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
     attacks: Mapping[str, Attack] = field(default_factory=dict)
@@ -282,6 +291,8 @@ class Zoo:
             SslrobError: there is none; suggests close names.
         """
         records = self.of(kind)
+        if kind == "head" and name in self.untrained and name not in records:
+            raise SslrobError(f"head {name!r} is recorded, but not trained on this machine", hint=self.untrained[name].recipe)
         if name not in records:
             raise unknown(kind, name, records, broken=self.complaints())
         return records[name]
@@ -290,6 +301,14 @@ class Zoo:
         """All records of a kind, by name."""
         records: Mapping[str, Any] = getattr(self, section(kind))
         return records
+
+    def recorded(self, kind: str) -> Mapping[str, Any]:
+        """All records of a kind, by name, untrained heads among them."""
+        return {**self.untrained, **self.heads} if kind == "head" else self.of(kind)
+
+    def origin(self, kind: str, name: str) -> Path:
+        """The file that a recorded entry stands in."""
+        return self.origins[section(kind), name] if name in self.of(kind) else self.origins["untrained", name]
 
     def families(self) -> dict[str, list[str]]:
         """The backbones of each family, the default first."""

@@ -127,13 +127,16 @@ def merge(parts: Sequence[Part]) -> Zoo:
     Raises:
         Misfit: a name is there twice, a head is of nothing, a family or task has two defaults; names the files.
     """
-    sections: dict[str, Any] = {section: {} for section in SECTIONS}
+    sections: dict[str, Any] = {section: {} for section in (*SECTIONS, "untrained")}
     homes: dict[tuple[str, str], Part] = {}
     for part in parts:
         for section, name, record in part.entries():
+            if section == "heads" and record.untrained:
+                section = "untrained"
             if (section, name) in homes:
-                first = homes[section, name].where(section, name)
-                raise Misfit(part, (section, name), f"{SECTIONS[section]} {name!r} is already in {first}", hint="rename one of them")
+                written = "heads" if section == "untrained" else section
+                first = homes[section, name].where(written, name)
+                raise Misfit(part, (written, name), f"{SECTIONS[written]} {name!r} is already in {first}", hint="rename one of them")
             homes[section, name] = part
             sections[section][name] = record
     zoo = Zoo(**sections, origins={key: part.document.path for key, part in homes.items()})
@@ -145,9 +148,10 @@ def merge(parts: Sequence[Part]) -> Zoo:
 
 
 def _check_heads(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
-    for name, head in zoo.heads.items():
-        for kind, wanted in (("backbone", head.backbone), ("dataset", head.dataset)):
-            _require(zoo, kind, wanted, homes["heads", name], ("heads", name, kind))
+    for section, heads in (("heads", zoo.heads), ("untrained", zoo.untrained)):
+        for name, head in heads.items():
+            for kind, wanted in (("backbone", head.backbone), ("dataset", head.dataset)):
+                _require(zoo, kind, wanted, homes[section, name], ("heads", name, kind))
 
 
 def _check_studies(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:

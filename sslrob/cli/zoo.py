@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sslrob.cli.options import Json, Zoos
-from sslrob.cli.zoo_rows import HEADERS, head_row, heads_of, listed, task_of, tasks_of
+from sslrob.cli.zoo_rows import HEADERS, head_row, listed, task_of, tasks_of
 from sslrob.table import table
 from sslrob.zoo import KINDS, section
 
@@ -50,7 +50,8 @@ def list_(
             raise unknown("kind of zoo entry", word, sections)
     wanted = [sections[word] for word in kinds or ("backbones", "datasets")]
     chosen = {
-        kind: {name: record for name, record in everything.of(kind).items() if serves(kind, name, task, everything)} for kind in wanted
+        kind: {name: record for name, record in everything.recorded(kind).items() if serves(kind, name, task, everything)}
+        for kind in wanted
     }
     if as_json:
         typer.echo(json.dumps({section(kind): {n: r.model_dump(mode="json") for n, r in found.items()} for kind, found in chosen.items()}))
@@ -66,7 +67,7 @@ def serves(kind: str, name: str, task: str | None, zoo: Zoo) -> bool:
         case "backbone":
             return task in tasks_of(name, zoo)
         case "head":
-            return bool(task_of(zoo.datasets[zoo.heads[name].dataset]) == task)
+            return bool(task_of(zoo.datasets[zoo.recorded(kind)[name].dataset]) == task)
         case "study":
             return any(task_of(zoo.datasets[name]) == task for name in zoo.studies[name].datasets)
         case "dataset" | "victim" | "recipe":
@@ -80,29 +81,29 @@ def show(name: Annotated[str, typer.Argument(help="An entry of any kind, or a fa
     from sslrob.errors import unknown
 
     everything = load(zoo)
-    found = [(kind, name) for kind in KINDS if name in everything.of(kind)] or [
+    found = [(kind, name) for kind in KINDS if name in everything.recorded(kind)] or [
         ("backbone", m) for m in everything.families().get(name, [])
     ]
     if not found:
-        known = {*everything.families(), *(entry for kind in KINDS for entry in everything.of(kind))}
+        known = {*everything.families(), *(entry for kind in KINDS for entry in everything.recorded(kind))}
         raise unknown("zoo entry", name, known, broken=everything.complaints())
-    files = {n: str(everything.origins[section(kind), n]) for kind, n in found}
+    files = {n: str(everything.origin(kind, n)) for kind, n in found}
     if as_json:
-        entries = [{"kind": kind, "name": n, "file": files[n], **everything.of(kind)[n].model_dump(mode="json")} for kind, n in found]
+        entries = [{"kind": kind, "name": n, "file": files[n], **everything.recorded(kind)[n].model_dump(mode="json")} for kind, n in found]
         typer.echo(json.dumps(entries))
         return
     import yaml
 
     for kind, n in found:
         typer.secho(f"{kind} {n}, in {files[n]}", bold=True)
-        record = everything.of(kind)[n]
+        record = everything.recorded(kind)[n]
         told = told_of(record)
         for made in ("pretraining", "hardening"):
             if made in told and (last := last_logged(getattr(record, made).log)):
                 told[made]["last_logged"] = last
         typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=110))
         if kind == "backbone":
-            heads = heads_of(n, everything)
+            heads = {name: head for name, head in everything.recorded("head").items() if head.backbone == n}
             typer.echo(table(HEADERS["head"], [head_row(*item, everything) for item in heads.items()]) if heads else "no heads")
 
 

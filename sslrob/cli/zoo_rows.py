@@ -23,6 +23,7 @@ HEADERS: dict[str, Sequence[str]] = {
 LICENSE = HEADERS["backbone"].index("license")
 PROTOCOLS = ("linear", "knn", "frozen", "finetuned")  # in this order heads are told
 TOO = "*"  # behind a kind of head: on a finetuned backbone too
+ABSENT = "not here"  # behind how a head was trained
 HARDENED = " + "  # between a method and the defense that came after it
 
 
@@ -31,6 +32,8 @@ def listed(kind: str, found: Mapping[str, Any], zoo: Zoo) -> str:
     if not found:
         return f"no {HEADERS[kind][0]}s" if kind != "study" else "no studies"
     rows = [ROWS[kind](name, record, zoo) for name, record in sorted(found.items())]
+    if kind == "head" and any(record.untrained for record in found.values()):
+        return f"{table(HEADERS[kind], rows)}\n{ABSENT}: recorded, not shipped; `sslrob zoo show HEAD` says which command trains it"
     if kind != "backbone":
         return table(HEADERS[kind], rows)
     licenses = {record.license for record in found.values()}
@@ -51,7 +54,7 @@ def tasks_of(backbone: str, zoo: Zoo) -> list[str]:
 
 
 def heads_of(backbone: str, zoo: Zoo) -> dict[str, Head]:
-    """The heads of a backbone, by name."""
+    """The heads of a backbone that are here, by name."""
     return {name: head for name, head in zoo.heads.items() if head.backbone == backbone}
 
 
@@ -149,7 +152,8 @@ def head_row(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
     """A head's cells."""
     del zoo
     clean = ", ".join(f"{metric} {value:.1f}" for metric, value in record.clean.items())
-    return (name, record.backbone, record.dataset, record.kind, record.protocol, clean)
+    trained = f"{record.protocol}, {ABSENT}" if record.untrained else record.protocol
+    return (name, record.backbone, record.dataset, record.kind, trained, clean)
 
 
 def _victim(name: str, record: Any, zoo: Zoo) -> Sequence[str]:

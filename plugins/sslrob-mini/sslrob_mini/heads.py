@@ -2,6 +2,9 @@
 
 Those of the recipes in LONG learn from more images than the wheel holds:
 `python -m sslrob_mini.build --fashion DIR --photos DIR --out POOL --train-crops 6000 --train-scenes 4000`.
+
+Those of the recipes in RECORDED do not ship, for want of room: with --recorded they are trained into your own part of the zoo, as
+`sslrob train` does, and their clean metrics are recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any, NamedTuple
 from sslrob import own, zoo_files
 from sslrob.errors import SslrobError
 from sslrob.plugins import installed
-from sslrob.recipes import plan
+from sslrob.recipes import made, plan
 from sslrob.zoo import Backbone, Head, Zoo
 
 OUT = Path(__file__).parent / "weights" / "heads"
@@ -25,6 +28,8 @@ TRANSFER = "mini-letters"
 FROZEN = ("linear", "knn", "fcn", "fcos")
 LONG = {"mini-supervised": ("fcn-long", "fcos-long")}  # only with --pool
 SHOWN_OFF = {"mini-supervised": ("upernet",)}  # another kind of head, on one backbone; a Faster R-CNN would take the wheel past 30 MB
+RECORDED = ("finetuned", "fcn-finetuned", "fcos-finetuned")
+RECORDED_TOO = ("upernet", "upernet-finetuned", "faster-rcnn", "faster-rcnn-finetuned")  # not of hardened backbones
 FIRST = (("linear",), ("fcn-long", "fcn"), ("fcos-long", "fcos"))  # of a task, where a backbone has several heads on a data set
 
 
@@ -38,14 +43,33 @@ class Shipped(NamedTuple):
 
 def shipped(zoo: Zoo) -> dict[str, Shipped]:
     """The collection's heads by name, for the backbones of the collection that are in the zoo."""
-    wanted = [
-        head
-        for name, record in zoo.backbones.items()
-        if zoo.origins["backbones", name].is_relative_to(Path(__file__).parent.resolve())
-        for head in _of(name, record)
-    ]
+    return _named(zoo, [head for name, record in _collection(zoo) for head in _of(name, record)])
+
+
+def recorded(zoo: Zoo) -> dict[str, Shipped]:
+    """The heads by name that do not ship and whose clean metrics do."""
+    there = shipped(zoo)
+    heads = [head for name, record in _collection(zoo) for head in _besides(name, record)]
+    return {name: head for name, head in _named(zoo, heads).items() if name not in there}
+
+
+def _collection(zoo: Zoo) -> list[tuple[str, Backbone]]:
+    """The backbones of the collection."""
+    home = Path(__file__).parent.resolve()
+    return [(name, record) for name, record in zoo.backbones.items() if zoo.origins["backbones", name].is_relative_to(home)]
+
+
+def _named(zoo: Zoo, heads: list[Shipped]) -> dict[str, Shipped]:
     plugins = installed()
-    return {plan(zoo, plugins, *head).name: head for head in wanted}
+    return {plan(zoo, plugins, *head).name: head for head in heads}
+
+
+def _besides(name: str, record: Backbone) -> list[Shipped]:
+    """The heads of one backbone that do not ship: of methods, and of hardened ones."""
+    if record.pretraining is None or (record.family is None and record.hardening is None):
+        return []
+    recipes = RECORDED if record.hardening is not None else RECORDED + RECORDED_TOO
+    return [*(Shipped(name, recipe) for recipe in recipes), Shipped(name, "finetuned", TRANSFER)]
 
 
 def _of(name: str, record: Backbone) -> list[Shipped]:
@@ -109,6 +133,19 @@ def is_made(out: Path, name: str, planned: Head) -> bool:
     return there is not None and there.made_from == planned.made_from
 
 
+def measured(zoo: Zoo, wanted: Shipped) -> Head:
+    """The record of a head that does not ship, which is trained into the user's own part of the zoo if it is not there."""
+    planned = plan(zoo, installed(), *wanted)
+    head = made(planned, zoo)
+    if head is None:
+        from sslrob.fitting import fit_head
+
+        folder = own.folder(planned.name)
+        _, head = fit_head(zoo, *wanted, out=folder)
+        own.write(planned.name, {"heads": {planned.name: head}})
+    return head.model_copy(update={"weights": None})
+
+
 def is_first(name: str, heads: dict[str, Shipped]) -> bool:
     """Whether a head is the first choice of its backbone on its data set."""
     mine = heads[name]
@@ -126,6 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--pool", type=Path, metavar="DIR", help="what sslrob_mini.build wrote; makes the heads of long recipes, and no others"
     )
+    parser.add_argument(
+        "--recorded", action="store_true", help="the heads that do not ship: train those that your own zoo lacks, and record them all"
+    )
     parser.add_argument("--list", action="store_true", help="print the names, and which are there, and make nothing")
     parser.add_argument("--again", action="store_true", help="also those that are there, made from the same weights, recipe and data")
     parser.add_argument("--prune", action="store_true", help="remove what is in DIR and is not, or no longer, one of these heads")
@@ -139,7 +179,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     zoo, plugins, out = zoo_files.load(), installed(), options.out.resolve()
-    heads = shipped(zoo)
+    if options.prune:
+        print("\n".join(prune(out, {*shipped(zoo), *recorded(zoo)})))
+        return 0
+    heads = recorded(zoo) if options.recorded else shipped(zoo)
     long = {name for name, head in heads.items() if head.recipe in LONG.get(head.backbone, ())}
     if options.pool is not None:
         zoo = enlarged(zoo, options.pool.resolve())
@@ -148,9 +191,6 @@ def _run(options: argparse.Namespace) -> int:
     strangers = set(options.names) - set(heads) - {head.backbone for head in heads.values()}
     if strangers:
         raise SslrobError(f"no head or backbone of the collection is named {min(strangers)!r}", hint="python -m sslrob_mini.heads --list")
-    if options.prune:
-        print("\n".join(prune(out, set(heads))))
-        return 0
     for name in chosen:
         done = is_made(out, name, plan(zoo, plugins, *heads[name]).head)
         if options.list:
@@ -159,10 +199,10 @@ def _run(options: argparse.Namespace) -> int:
             from sslrob.fitting import fit_head
 
             began = time.process_time()
-            _, head = fit_head(zoo, *heads[name], out=out)
+            head = measured(zoo, heads[name]) if options.recorded else fit_head(zoo, *heads[name], out=out)[1]
             if name in long:
                 head = head.model_copy(update={"recipe": f"python -m sslrob_mini.heads --pool POOL {name}"})
-            record(out, name, head, is_first(name, heads))
+            record(out, name, head, not options.recorded and is_first(name, heads))
             told = {"name": name, "clean": head.clean, "cpu_seconds": round(time.process_time() - began)}
             print(json.dumps(told), flush=True)
     return 0
