@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,30 @@ def test_what_ships_is_in_the_zoo_and_made_from_what_the_zoo_has(name):
     assert (there.kind, there.settings, there.protocol) == (planned.kind, planned.settings, planned.protocol)
     assert there.made_from in ("", planned.made_from), f"make it again: python -m sslrob_mini.heads {name}"
     assert there.default == is_first(name, SHIPPED)
+
+
+def test_what_is_recorded_does_not_ship_and_is_made_from_what_the_zoo_has():
+    wanted = heads.recorded(ZOO)
+    assert {"mini-swav-fcn-finetuned", "mini-swav-faster-rcnn", "mini-swav-upernet-finetuned"} <= set(wanted)
+    assert not set(wanted) & set(SHIPPED)
+    ours = {name: head for name, head in ZOO.untrained.items() if name.startswith("mini-")}
+    assert set(ours) <= set(wanted)
+    for name, head in ours.items():
+        assert head.made_from == plan(ZOO, installed(), *wanted[name]).head.made_from, f"python -m sslrob_mini.heads --recorded {name}"
+        assert head.clean, name
+
+
+def test_a_head_that_does_not_ship_is_trained_into_the_users_zoo_and_recorded_without_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SSLROB_HOME", str(tmp_path / "home"))
+    fake = heads.Shipped("mini-random", "linear")
+    monkeypatch.setattr(heads, "recorded", lambda zoo: {"mini-random-again": fake})
+    monkeypatch.setattr(heads, "plan", lambda zoo, plugins, *head: replace(plan(zoo, plugins, *head), name="mini-random-again"))
+    monkeypatch.setattr("sslrob.fitting.plan", lambda zoo, plugins, *head: replace(plan(zoo, plugins, *head), name="mini-random-again"))
+    assert heads.main(["--recorded", "--out", str(tmp_path / "out")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["name"] == "mini-random-again"
+    (stored,) = yaml.safe_load((tmp_path / "out" / "heads.yaml").read_text())["heads"].values()
+    assert "weights" not in stored
+    assert stored["clean"] == told["clean"]
+    assert stored["recipe"] == "sslrob train --backbone mini-random --recipe linear"
+    assert list((tmp_path / "home" / "zoo" / "mini-random-again").glob("*.safetensors"))
