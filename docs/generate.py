@@ -5,16 +5,33 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import typer
 from pydantic import TypeAdapter
 from typer.cli import get_docs_for_click
 
-from sslrob import cli, hookspecs, zoo
+from sslrob import assemble, cli, hookspecs, zoo, zoo_files
+from sslrob.attack import Attack
+from sslrob.builtin.classification import LinearClassifier
+from sslrob.data import Batch
+from sslrob.objective import build
 from sslrob.plugins import installed
+from sslrob.streams import Streams
+from sslrob.testing.toy_victims import ToyBackbone
+from sslrob.threat_model import NORMS
 
 REFERENCE = Path(__file__).parent / "reference"
+SIDE = 8  # pixels
+LEARNED = 32  # images of a batch that a universal attack learns from
+ATTACKS = """A preset is a search, an objective and settings; `--attack` takes its name, or that of a search. `--set KEY=VALUE`, `--objective`,
+`--restarts` and `--epsilon` change any of it. Which to choose: [how to choose an attack](../how-to/choose-an-attack.md).
+
+The costs are passes through the victim, counted for an image that withstands, among ten classes; images that are fooled cost less, unless
+the search is for the smallest move. A universal attack spends its passes once, on the fit split. A quick look costs less: `--set steps=10`.
+"""
 NOTE = "<!-- written by docs/generate.py: change the code, not this file -->\n\n"
 
 
@@ -34,18 +51,72 @@ def hooks() -> str:
 
 
 def attacks() -> str:
-    """sslrob's own attacks with their settings."""
-    parts = ["# Attacks\n", "Every attack works in every norm, on every task, with every objective. Presets: `sslrob attacks list`.\n"]
+    """sslrob's own presets with what they cost, and its attacks with what they assume and their settings."""
+    parts = ["# Attacks\n", ATTACKS, "## Presets\n", _presets(), "## What each assumes, and its settings\n"]
     for component in installed().of("attack"):
-        if component.distribution != "sslrob":
-            continue
-        attack = component.load()
-        parts.append(f"## `{component.name}`\n\n{inspect.getdoc(attack)}\n\nAccess: {attack.access}.\n")
-        fields = TypeAdapter(attack).json_schema().get("properties", {})
-        if fields:
-            rows = [f"| `{setting}` | {field['default']} | {field['description']} |" for setting, field in fields.items()]
-            parts.append("\n".join(["| setting | default | meaning |", "|---|---|---|", *rows]) + "\n")
+        if component.distribution == "sslrob":
+            parts.append(_attack(component.name, component.load()))
     return "\n".join(parts)
+
+
+def _presets() -> str:
+    rows = ["| preset | search | raises | forwards | backwards | what it is, and its source |", "|---|---|---|---|---|---|"]
+    for name, record in zoo_files.read(zoo_files.first_party()).records.attacks.items():
+        told = "; ".join(text for text in (record.description, record.paper) if text)
+        given = " ".join(f"`{key}={json.dumps(value)}`" for key, value in record.settings.items())
+        given += f" restarts {record.restarts}" if record.restarts > 1 else ""
+        rows.append(f"| `{name}` | `{record.use}` {given} | {record.objective} | {' | '.join(_cost(record))} | {told} |")
+    return "\n".join(rows) + "\n"
+
+
+class TenClasses(LinearClassifier):
+    """Tells ten classes apart, and takes the losses of other victims for its own: they cost the same passes."""
+
+    losses = (*LinearClassifier.losses, "guide", "mask-ce", "segpgd", "cospgd", "js", "mask-spherical")
+    losses += ("vanish", "fabricate", "mislabel", "dag", "ranking")
+
+    def loss(self, outputs: torch.Tensor, targets: Sequence[int], name: str, progress: float) -> torch.Tensor:
+        return super().loss(outputs, targets, name if name in LinearClassifier.losses else "ce", progress)
+
+
+def _cost(record: zoo.Attack) -> list[str]:
+    """Passes each way through a victim that tells ten classes apart, for an image that nothing within epsilon fools."""
+    attack = assemble.attack(record.use, record.settings, restarts=record.restarts)
+    images = torch.rand(LEARNED, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        victim = TenClasses(ToyBackbone(), 10).eval().requires_grad_(False)
+    batch = Batch(tuple(map(str, range(LEARNED))), images, tuple(victim(images).argmax(1).tolist()))
+    first = torch.arange(LEARNED) == 0
+    objective = build(record.objective, victim, batch, attack.access, guide=lambda batch: batch.images.flip(-1))
+    model = NORMS[min(attack.norms or {"linf"}, key=("linf", "l2", "l1").index)](1e-6 if attack.bounded else 1.0)
+    streams = Streams(0, batch.ids)
+    fitted = attack.fit([(objective, images)], model, streams=streams)
+    learned = [int(passes.sum()) for passes in (objective.cost.forwards, objective.cost.backwards)]
+    if any(learned):
+        return [f"{_told(n)} in all" for n in learned]
+    fitted.perturb(objective[first], images[first], model, streams=streams[first])
+    return [_told(int(passes.sum())) for passes in (objective.cost.forwards, objective.cost.backwards)]
+
+
+def _told(passes: int) -> str:
+    """Thousands to two digits: some searches end when they have converged, and machines round differently."""
+    return f"{passes}" if passes < 1000 else f"about {float(f'{passes:.2g}'):,.0f}"
+
+
+def _attack(name: str, attack: type[Attack]) -> str:
+    access = {"white-box": "gradients", "score": "losses", "decision": "verdicts"}[attack.access]
+    assumed = [f"sees {access}"]
+    for what, limits in (("norms", attack.norms), ("tasks", attack.tasks), ("objectives", attack.objectives)):
+        assumed.append(f"{what}: {', '.join(sorted(limits)) if limits else 'any'}")
+    if not attack.bounded:
+        assumed[1] = "norms: none, its threat model is every image"
+    if attack.fit is not Attack.fit:
+        assumed.append("learns on the fit split first")
+    text = f"### `{name}`\n\n{inspect.getdoc(attack)}\n\n*{'; '.join(assumed)}.*\n"
+    fields = TypeAdapter(attack).json_schema().get("properties", {})
+    rows = [f"| `{setting}` | {json.dumps(field['default'])} | {field.get('description', '')} |" for setting, field in fields.items()]
+    return text + ("\n".join(["", "| setting | default | meaning |", "|---|---|---|", *rows, ""]) if rows else "")
 
 
 def zoo_schema() -> str:

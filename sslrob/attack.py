@@ -20,11 +20,17 @@ class Attack(ABC):
     Attributes:
         access: what the objective reveals to it.
         tasks: the tasks it is defined for; None: any.
+        objectives: the kinds of objectives it is defined for, such as "task"; None: any.
+        norms: the norms it is defined for, such as "l2"; None: any.
+        bounded: whether it keeps within an epsilon; if not, its threat model is "linf:1", every image in [0, 1].
         randomised: whether it draws random numbers: if not, a restart only repeats it.
     """
 
     access: ClassVar[Access] = "white-box"
     tasks: ClassVar[frozenset[str] | None] = None
+    objectives: ClassVar[frozenset[str] | None] = None
+    norms: ClassVar[frozenset[str] | None] = None
+    bounded: ClassVar[bool] = True
     randomised: ClassVar[bool] = True  # settings may decide: then a property
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}  # a misspelt setting is an error
 
@@ -44,20 +50,26 @@ class Attack(ABC):
 
 
 class Best:
-    """The best candidate seen for each image: once fooled it stays; before that, the lowest quality wins.
+    """The best candidate seen for each image: once done it stays, see `Feedback`; before that, the lowest quality wins.
 
     Until a first update it is the clean images.
 
     Attributes:
         images: (n, 3, h, w).
         quality: (n,) of the victim on them; infinite before the first update.
-        fooled: (n,) bool.
+        fooled: (n,) bool, done.
     """
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()
         self.quality = images.new_full((len(images),), float("inf"))
         self.fooled = self.quality < 0
+
+    def __getitem__(self, keep: Tensor) -> Best:
+        """The same for the images where `keep`, (n,) bool, is true."""
+        part = object.__new__(Best)
+        part.images, part.quality, part.fooled = self.images[keep], self.quality[keep], self.fooled[keep]
+        return part
 
     def update(self, images: Tensor, feedback: Feedback, where: Tensor | None = None) -> None:
         """Take the candidates that are better.
@@ -66,7 +78,7 @@ class Best:
             images: candidates, for all images or for those where `where`, (n,) bool, is true.
         """
         index = slice(None) if where is None else where
-        quality, fooled = feedback.quality.to(self.quality), feedback.fooled
+        quality, fooled = feedback.quality.to(self.quality), feedback.done
         better = ~self.fooled[index] & (fooled | (quality < self.quality[index]))
         column = better.view(-1, *[1] * (images.ndim - 1))
         self.images[index] = images.detach().where(column, self.images[index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -40,6 +41,27 @@ def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
         plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
         own = [name for name in own if zoo.heads[name].protocol == plainest]
     return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+
+
+def surrogate(word: str, dataset: str, zoo: Zoo) -> Choice:
+    """Whom the attack sees instead of the victim: a head on its data set, or the usual one of a backbone or a family.
+
+    Raises:
+        SslrobError: there is none on this data set, or the choice is left open.
+    """
+    if word in zoo.recorded("head") and word not in zoo.backbones:
+        head = zoo.get("head", word)
+        if head.dataset != dataset:
+            there = sorted(name for name, record in zoo.heads.items() if (record.backbone, record.dataset) == (head.backbone, dataset))
+            hint = f"add --surrogate {' or '.join(there)}" if there else f"choose a backbone with a head on {dataset!r}: sslrob zoo list"
+            raise SslrobError(f"surrogate {word!r} is a head on dataset {head.dataset!r}, not {dataset!r}", hint=hint)
+        return Choice(head.backbone, word)
+    try:
+        return choose(word, dataset, None, zoo)
+    except SslrobError as error:
+        error.hint = re.sub("^add --(backbone|head) ", "add --surrogate ", error.hint)
+        error.note = f"{error.note}; --surrogate {word} asked for it" if error.note else f"--surrogate {word} asked for it"
+        raise
 
 
 def _require_trained(head: str, members: Sequence[str], dataset: str, zoo: Zoo) -> None:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from sslrob.errors import SslrobError, unknown
 
 NORMS = ("linf", "l2", "l1")
+EVERY_IMAGE = "linf:1"  # no value can move farther
 EXAMPLE = "epsilon is a radius on the [0, 1] scale, such as 4/255"
 
 

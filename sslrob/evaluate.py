@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from sslrob.attack import Attack
 from sslrob.data import Batch
 from sslrob.errors import BudgetExceeded, RunFailed
-from sslrob.objective import build
+from sslrob.objective import Guide, Objective, build
 from sslrob.quantise import to_8bit
 from sslrob.streams import Streams
 from sslrob.task import Task, Victim
 from sslrob.threat_model import ThreatModel
+from sslrob.transfer import through
 from sslrob.trust import Watch
 
 Row = dict[str, Any]
@@ -52,7 +53,8 @@ class Question:
     """Everything that an evaluation composes.
 
     Attributes:
-        objective: what the attack raises, as `build()` takes it.
+        objective, guide: what the attack raises, as `build()` takes it.
+        surrogates: on whom it is raised; none: on the victim.
         seed: of every image's random streams.
     """
 
@@ -62,6 +64,8 @@ class Question:
     threat_model: ThreatModel
     objective: str = "task"
     seed: int = 0
+    guide: Guide | None = None
+    surrogates: tuple[Victim, ...] = ()
 
 
 def evaluate(question: Question, batches: Iterable[Batch], *, watch: Watch | None = None) -> Iterator[Judged]:
@@ -79,7 +83,7 @@ def evaluate(question: Question, batches: Iterable[Batch], *, watch: Watch | Non
         RunFailed: the victim returned NaN.
     """
     watch = watch or Watch()
-    with at_rest(question.victim):
+    with at_rest(nn.ModuleList([question.victim, *question.surrogates])):
         for batch in batches:
             yield _evaluate_batch(question, batch, watch)
 
@@ -91,15 +95,18 @@ def _evaluate_batch(question: Question, batch: Batch, watch: Watch) -> Judged:
     adversarial = images.clone()
     left = ~clean.fooled
     spent = torch.zeros(3, len(batch), dtype=torch.long)
+    fooled_by: dict[int, Row] = {}
     if left.any():
         part = batch[left]
-        objective = build(question.objective, victim, part, question.attack.access)
+        objective = _goal(question, part)
         streams = Streams(question.seed, part.ids)
         found = question.attack.perturb(objective, part.images.clone(), question.threat_model, streams=streams)
         require_allowed(found, part, question.threat_model, question.attack)
         adversarial[left] = found.detach()
         cost = objective.cost
         spent[:, left.cpu()] = torch.stack([cost.forwards, cost.backwards, cost.dead]).cpu()
+        places = left.nonzero()[:, 0].tolist()
+        fooled_by = {places[i]: {"fooled_by": {"attack": name, "access": access}} for i, (name, access) in cost.fooled_by.items()}
     attacked = judge(victim, adversarial, batch.targets)
     declined = left & ~attacked.fooled & (attacked.quality > clean.quality)
     adversarial[declined] = images[declined]
@@ -122,10 +129,17 @@ def _evaluate_batch(question: Question, batch: Batch, watch: Watch) -> Judged:
             "forwards": int(spent[0, i]),
             "backwards": int(spent[1, i]),
             "dead_gradients": int(spent[2, i]),
+            **fooled_by.get(i, {}),
         }
         for i, id in enumerate(batch.ids)
     ]
     return Judged(batch, adversarial, clean, robust, rows)
+
+
+def _goal(question: Question, batch: Batch) -> Objective:
+    if question.surrogates:
+        return through(question.surrogates, question.objective, batch, question.attack.access, question.guide)
+    return build(question.objective, question.victim, batch, question.attack.access, question.guide)
 
 
 def _verdict_row(task: Task, verdict: Verdict, i: int, target: Any) -> Row:

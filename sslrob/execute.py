@@ -5,14 +5,14 @@ A shard is every n-th of the images that are left; each shard writes its own row
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -20,25 +20,22 @@ from typing import Any
 
 import torch
 
-from sslrob import assemble, pictures, trust
-from sslrob.attack import Attack
-from sslrob.data import Dataset, batches
+from sslrob import assemble, learning, pictures, trust
+from sslrob.data import Dataset, batches, order
 from sslrob.errors import RunFailed, SslrobError
 from sslrob.evaluate import Question, evaluate
-from sslrob.objective import build, require_known
+from sslrob.objective import require_known
 from sslrob.provenance import provenance
 from sslrob.runs import Run
-from sslrob.spec import Spec
-from sslrob.streams import Streams
+from sslrob.spec import BackboneSpec, HeadSpec, Spec
 from sslrob.summary import summarise
 from sslrob.task import Task, Victim
-from sslrob.threat_model import ThreatModel, parse
+from sslrob.threat_model import parse
 from sslrob.whole import require_classes
 
 Progress = Callable[[int, int], None]  # images done, images in all
 POLL = 0.5  # seconds between two looks at how far the shards are
 _STOP: Event | None = None
-FIT_BATCH = 32  # images a step of an attack that learns; it is part of what it learns, hence fixed
 
 
 @dataclass(frozen=True)
@@ -91,25 +88,33 @@ def run(
         facts = {**provenance(_plugins(spec), devices[0]), **prints}
         _require_same_data(store, prints)
         before = store.open(spec.id, spec.model_dump(mode="json"), facts)
+        learned: dict[str, Any] = {}
         try:
             done = {row["id"] for row in store.rows()}
             left = [i for i in sorted(chosen) if data.ids[i] not in done]
             flags = {flag["name"]: flag for flag in before.get("flags", []) if flag["name"] in trust.OF_VICTIM}
             pictured = frozenset(data.ids[i] for i in chosen[:pictures])
             parts = _parts(spec, store.folder, left, pictured, batch_size, max(1, min(shards, len(left))), devices)
+            unseen = _without_picture(store.folder / "pictures", pictured & done, data)
+            if left or unseen:
+                fit, victim = partial(fit_split, spec, task, data), partial(load_victim, spec, task, data, devices[0])
+                if (move := learning.prepare(spec, store, fit, victim)) is not None:
+                    learned["universal"] = move
             for flag in _work(parts, len(chosen) - len(left), len(chosen), store, progress):
                 flags[flag.name] = flag._asdict()
-            if unseen := _without_picture(store.folder / "pictures", pictured & done, data):  # the same attack again, for the same images
+            if unseen:  # the same attack again, for the same images
                 work(Part(spec, store.folder, unseen, pictured, batch_size, devices[0], again=True))
             asked = {data.ids[i] for i in chosen}
             rows = [row for row in store.rows() if row["id"] in asked]
             results = summarise(task, rows)
-            for flag in [*trust.nothing_attacked(rows), *trust.dead_gradients(rows), *_off(spec, data, results)]:
+            for flag in [*trust.of_rows(rows), *_off(spec, data, results)]:
                 flags[flag.name] = flag._asdict()
         except Exception as error:
             store.fail(error)
             raise
-        answer = {"headline": task.headline, "sentence": spec.sentence(), "results": results, "flags": list(flags.values())}
+        answer = {"headline": task.headline, "sentence": spec.sentence(), "results": results, "flags": list(flags.values()), **learned}
+        if task.judged_by:
+            answer["judged_by"] = task.judged_by
         if left or not done:
             record = store.finish(**answer, seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1))
         else:  # nothing was done: the record stays of who did the work, and of all that they did
@@ -122,11 +127,6 @@ def run(
 def _without_picture(folder: Path, ids: Collection[str], data: Dataset) -> tuple[int, ...]:
     """Which of these images have no picture yet."""
     return tuple(i for i, id in enumerate(data.ids) if id in ids and not (folder / pictures.file_name(id)).exists())
-
-
-def order(data: Dataset) -> list[int]:
-    """All indices in a fixed random order (by the hash of their ids): data sets lie sorted by class."""
-    return sorted(range(len(data)), key=lambda i: hashlib.sha256(data.ids[i].encode()).digest())
 
 
 def chosen_devices(device: str) -> list[str]:
@@ -146,11 +146,16 @@ def chosen_devices(device: str) -> list[str]:
 
 
 def fingerprints(spec: Spec, task: Task, data: Dataset) -> dict[str, str]:
-    """Of the images that are evaluated and, where a head remembers or an attack learns, of those that it learns from."""
-    attack = assemble.attack(spec.attack.use, spec.attack.settings)
-    if not learns(attack) and (spec.head is None or spec.head.protocol != "knn"):
+    """Of the images that are evaluated and, where a head remembers or an attack learns or aims, of those that it does so with."""
+    heads = [spec.head, *(one.head for one in spec.surrogates)]
+    if not learning.needs_fit_split(spec) and not any(head is not None and head.protocol == "knn" for head in heads):
         return {"dataset": data.fingerprint}
-    return {"dataset": data.fingerprint, "fit": assemble.fit_split(spec.dataset, task, classes_of(spec, data)).fingerprint}
+    return {"dataset": data.fingerprint, "fit": fit_split(spec, task, data).fingerprint}
+
+
+def fit_split(spec: Spec, task: Task, data: Dataset) -> Dataset:
+    """The images that whatever learns may see, labelled as those that are evaluated."""
+    return assemble.fit_split(spec.dataset, task, classes_of(spec, data))
 
 
 def load_victim(spec: Spec, task: Task, data: Dataset, device: str | torch.device = "cpu") -> Victim:
@@ -161,9 +166,17 @@ def load_victim(spec: Spec, task: Task, data: Dataset, device: str | torch.devic
         return task.whole(asked.reference, weights=asked.weights, settings=asked.settings, classes=classes).eval().to(device)
     if spec.backbone is None or spec.head is None:
         raise ValueError("a spec needs a backbone and a head, or a whole victim")
-    body = assemble.backbone(spec.backbone, name=spec.backbone.id)
-    classes = classes_of(spec, data)
-    return assemble.victim(spec.head, body, task, classes=classes, name=spec.head.id, dataset=spec.dataset, device=device)
+    return _composed(spec.backbone, spec.head, spec, task, data, device)
+
+
+def load_surrogates(spec: Spec, task: Task, data: Dataset, device: str | torch.device = "cpu") -> tuple[Victim, ...]:
+    """Whom the attack of a spec sees instead of the victim, in eval mode, on `device`; none: the victim."""
+    return tuple(_composed(one.backbone, one.head, spec, task, data, device) for one in spec.surrogates)
+
+
+def _composed(backbone: BackboneSpec, head: HeadSpec, spec: Spec, task: Task, data: Dataset, device: str | torch.device) -> Victim:
+    body = assemble.backbone(backbone, name=backbone.id)
+    return assemble.victim(head, body, task, classes=classes_of(spec, data), name=head.id, dataset=spec.dataset, device=device)
 
 
 def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Flag]:
@@ -181,11 +194,15 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
     todo = (batch.to(device) for batch in batches(data, part.batch_size, indices=part.indices))
     with telling_of_the_device(part.batch_size), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         victim = load_victim(spec, task, data, device)
-        require_known(spec.attack.objective, victim)
-        before = trust.state_digest(victim.state_dict())
-        attack = assemble.attack(spec.attack.use, spec.attack.settings, restarts=spec.attack.restarts)
-        attack = fitted(attack, spec, task, victim, threat_model)
-        question = Question(task, victim, attack, threat_model, spec.attack.objective, spec.seed)
+        objective = spec.attack.objective if spec.perturbation is None else "task"  # a move that was learned before raises nothing here
+        surrogates = load_surrogates(spec, task, data, device)
+        for seen in surrogates or (victim,):
+            require_known(objective, seen)
+        everyone = torch.nn.ModuleList([victim, *surrogates])
+        before = trust.state_digest(everyone.state_dict())
+        fit = partial(fit_split, spec, task, data)
+        attack, guide = learning.ready(spec, part.folder, fit, victim), learning.guide(spec, fit)
+        question = Question(task, victim, attack, threat_model, objective, spec.seed, guide, surrogates)
         for judged in evaluate(question, todo, watch=watch):
             pictures.save(judged, task, classes=classes_of(spec, data), folder=part.folder / "pictures", ids=part.pictured)
             if not part.again:
@@ -195,7 +212,7 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
                 tell(count)
             if _STOP is not None and _STOP.is_set():
                 break
-    return [*watch.flags(), *trust.changed_victim(before, trust.state_digest(victim.state_dict()))]
+    return [*watch.flags(), *trust.changed_victim(before, trust.state_digest(everyone.state_dict()))]
 
 
 @contextmanager
@@ -207,27 +224,6 @@ def telling_of_the_device(batch_size: int) -> Iterator[None]:
         raise RunFailed(
             f"the device's memory does not hold a batch of {batch_size}", hint=f"try --batch-size {max(1, batch_size // 2)}"
         ) from error
-
-
-def learns(attack: Attack) -> bool:
-    """Whether an attack has something to learn before it attacks, or the one that it repeats has."""
-    inner: Attack = getattr(attack, "attack", attack)
-    return type(inner).fit is not Attack.fit
-
-
-def fitted(attack: Attack, spec: Spec, task: Task, victim: Victim, threat_model: ThreatModel) -> Attack:
-    """The attack after it learned from the fit split; most attacks learn nothing, and then no image is read."""
-    if not learns(attack):
-        return attack
-    data = assemble.dataset(spec.dataset, task, fit=True)
-    device = next(victim.parameters()).device
-
-    def learned() -> Iterable[tuple[Any, torch.Tensor]]:
-        for batch in batches(data, FIT_BATCH):
-            images = batch.to(device)
-            yield build(spec.attack.objective, victim, images, attack.access), images.images
-
-    return attack.fit(learned(), threat_model, streams=Streams(spec.seed, data.ids, "fit"))
 
 
 def _work(parts: Sequence[Part], done: int, total: int, store: Run, progress: Progress) -> list[trust.Flag]:
@@ -273,7 +269,8 @@ def _parts(
 
 
 def _plugins(spec: Spec) -> set[str]:
-    return {spec.task.plugin, spec.attack.plugin, *([spec.backbone.plugin] if spec.backbone is not None else [])}
+    backbones = [spec.backbone, *(one.backbone for one in spec.surrogates)]
+    return {spec.task.plugin, spec.attack.plugin, *(backbone.plugin for backbone in backbones if backbone is not None)}
 
 
 def _require_same_data(store: Run, prints: Mapping[str, str]) -> None:

@@ -15,7 +15,8 @@ from sslrob.attack import Attack
 from sslrob.choice import for_task, one, usual_dataset
 from sslrob.errors import SslrobError
 from sslrob.plugins import Component, Plugins
-from sslrob.resolve import find, registered, summed, threat_model
+from sslrob.resolve import summed
+from sslrob.resolve_attack import find, registered, require_norm, threat_model
 from sslrob.settings import complete
 from sslrob.zoo import Hardening, Zoo
 
@@ -98,13 +99,15 @@ def plan(asked: Words, zoo: Zoo, plugins: Plugins) -> Plan:
     name = asked.attack or preset.attack
     inner, attack, attack_settings = _attack(name, zoo, plugins)
     settings = complete(defense.load(), preset.settings, asked.settings, f"defense {asked.defense!r}")
+    radius = threat_model(asked.norm, asked.epsilon, preset.threat_model or data.threat_model)
+    require_norm(name, attack.load(), radius)
     hardening = Hardening(
         backbone=backbone,
         defense=asked.defense,
         settings=settings,
         attack=name,
         attack_settings=attack_settings,
-        threat_model=threat_model(asked.norm, asked.epsilon, preset.threat_model or data.threat_model),
+        threat_model=radius,
         dataset=dataset,
         seed=asked.seed,
     )

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sslrob.backbone import Backbone
 from sslrob.data import Batch
-from sslrob.errors import SslrobError, close_names
+from sslrob.errors import SslrobError, close_names, unknown
 from sslrob.task import Victim
 
 Access = Literal["white-box", "score", "decision"]
-ROUNDING = 1e-5  # of an embedding's length: nearer ones are the same; another batch size moves it by some 1e-7
+Guide = Callable[[Batch], Tensor]  # for each image another one: (n, 3, h, w) in [0, 1], of the batch's shape
+REPRESENTATION = ("embedding", "activation")  # kinds of objectives of `sslrob.representation`, on the backbone inside
 
 
 class Feedback:
@@ -26,14 +25,16 @@ class Feedback:
 
     Attributes:
         loss: (n,) the attack raises it.  It carries a graph to the images only if access is white-box.
-        fooled: (n,) bool, nothing left to gain.  Computed when first read.
+        fooled: (n,) bool.  Computed when first read.
         quality: (n,) how right the victim still is; lower is better for the adversary.  Computed when first read.
+        final: whether whoever was looked at is the judge, so that an image that is fooled is done.
     """
 
-    def __init__(self, loss: Tensor, fooled: Callable[[], Tensor], quality: Callable[[], Tensor]) -> None:
+    def __init__(self, loss: Tensor, fooled: Callable[[], Tensor], quality: Callable[[], Tensor], *, final: bool = True) -> None:
         self.loss = loss
         self._fooled = fooled
         self._quality = quality
+        self.final = final
 
     @cached_property
     def fooled(self) -> Tensor:
@@ -45,6 +46,11 @@ class Feedback:
         with torch.no_grad():
             return self._quality()
 
+    @property
+    def done(self) -> Tensor:
+        """(n,) bool, nothing left to gain: fooled, unless another victim judges, whom a larger margin fools sooner."""
+        return self.fooled if self.final else torch.zeros_like(self.loss, dtype=torch.bool)
+
 
 class Cost:
     """What an attack spent on each of n images.
@@ -52,10 +58,16 @@ class Cost:
     Attributes:
         forwards, backwards: (n,) passes through the victim, and gradients taken back through it.
         dead: (n,) gradients that were zero or not finite.
+        fooled_by: for the images that an attack of a cascade fooled, by their places: its name and its access.
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
         self.forwards, self.backwards, self.dead = (torch.zeros(n, dtype=torch.long, device=device) for _ in range(3))
+        self.fooled_by: dict[int, tuple[str, Access]] = {}
+
+    def credit(self, name: str, access: Access, index: Tensor) -> None:
+        """Say that attack `name`, which has `access`, fooled the images at `index`."""
+        self.fooled_by.update(dict.fromkeys(index.tolist(), (name, access)))
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,11 @@ class Objective(ABC):
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def name(self) -> str:
+        """The loss that it raises, for reports."""
+        return type(self).__name__.removesuffix("Objective").lower()
+
     def __call__(self, images: Tensor, *, progress: float = 1.0) -> Feedback:
         """A look at the victim.
 
@@ -82,23 +99,66 @@ class Objective(ABC):
             images: (n, 3, h, w) in [0, 1].
             progress: how much of the attack is over, in [0, 1], for losses that anneal.
         """
-        if len(images) != len(self):
-            raise ValueError(f"this objective is about {len(self)} images, not {len(images)}; take objective[keep] with images[keep]")
-        self.cost.forwards[self.index] += 1
+        self._count_look(images)
         if self.access == "white-box":
-            if images.requires_grad:
-                images.register_hook(self._count)  # type: ignore[no-untyped-call]
             return self._look(images, progress)
         with torch.no_grad():
             feedback = self._look(images, progress)
         if self.access == "decision":  # all that right or wrong can tell
             verdict = feedback.fooled
-            return Feedback(verdict.float(), lambda: verdict, lambda: -verdict.float())
+            return Feedback(verdict.float(), lambda: verdict, lambda: -verdict.float(), final=feedback.final)
         return feedback
 
     def __getitem__(self, keep: Tensor) -> Objective:
         """The same goal for the images where `keep`, (n,) bool, is true."""
         return replace(self._subset(keep), index=self.index[keep])
+
+    def granting(self, access: Access) -> Objective:
+        """The same goal, for an attack that has `access`: it reveals no more than that, and no more than before."""
+        return replace(self, access=max(access, self.access, key=get_args(Access).index))
+
+    def raising(self, loss: str) -> Objective:
+        """The same goal by another of the victim's losses.
+
+        Raises:
+            SslrobError: the victim has no such loss, or the goal is none of its losses.
+        """
+        raise SslrobError(f"{type(self).__name__} has no loss {loss!r}", hint="use --objective task")
+
+    def strongest(self) -> tuple[Objective, ...]:
+        """The same goal by each of the losses that a cascade tries in turn; itself alone, where the loss was asked for."""
+        return (self,)
+
+    @property
+    def rivals(self) -> int:
+        """How many wrong answers each image has; 0: no finite list of them, hence no margins and no targets."""
+        return 0
+
+    def margins(self, images: Tensor) -> tuple[Tensor, Feedback]:
+        """One look at the victim: its margins, see `Victim.margins`, with a graph if access is white-box; and what `objective(images)` gives.
+
+        Raises:
+            SslrobError: there is no finite list of wrong answers.
+        """
+        if self.access == "decision":
+            raise ValueError("right or wrong has no margins: the attack's access must be 'score' or 'white-box'")
+        self._count_look(images)
+        if self.access == "white-box":
+            return self._margins(images)
+        with torch.no_grad():
+            return self._margins(images)
+
+    def towards(self, rank: int) -> Objective:
+        """Targeted: its loss pulls towards the wrong answer that is the `rank`-th likeliest on the clean image, 1 being the likeliest.
+
+        It is the targeted form of a loss that was asked for by name, else the victim's first.  The clean images are looked at once for all
+        ranks.
+
+        Raises:
+            SslrobError: there is no finite list of wrong answers, or it is shorter.
+        """
+        del rank
+        raise SslrobError(f"{type(self).__name__} has no finite list of wrong answers", hint="use an attack without targets")
 
     @abstractmethod
     def _look(self, images: Tensor, progress: float) -> Feedback: ...
@@ -106,55 +166,118 @@ class Objective(ABC):
     @abstractmethod
     def _subset(self, keep: Tensor) -> Objective: ...
 
+    def _margins(self, images: Tensor) -> tuple[Tensor, Feedback]:
+        del images
+        raise SslrobError(f"{type(self).__name__} has no finite list of wrong answers", hint="use an attack that needs no margins")
+
+    def _count_look(self, images: Tensor) -> None:
+        if len(images) != len(self):
+            raise ValueError(f"this objective is about {len(self)} images, not {len(images)}; take objective[keep] with images[keep]")
+        self.cost.forwards[self.index] += 1
+        if self.access == "white-box" and images.requires_grad:
+            images.register_hook(self._count)  # type: ignore[no-untyped-call]
+
     def _count(self, gradient: Tensor) -> None:
         self.cost.backwards[self.index] += 1
         peak = gradient.detach().flatten(1).abs().amax(1)
         self.cost.dead[self.index] += ~((peak > 0) & peak.isfinite())
 
 
+class Clean:
+    """The n images as they were, and each one's wrong answers, likeliest first, found when first asked for.
+
+    Attributes:
+        images: (n, 3, h, w) of the whole batch, whatever part of it an objective is about.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self._order: Tensor | None = None
+
+    def order(self, objective: Objective) -> Tensor:
+        """(n, k) columns of the margins, for the images that `objective` is about; they are looked at if they were not before."""
+        known = self._order
+        if known is None or (known[objective.index] < 0).any():
+            with torch.no_grad():
+                margins, _ = objective.margins(self.images[objective.index])
+            found = margins.argsort(dim=1, stable=True)[:, :-1]  # the last one is the true answer
+            if known is None:
+                known = found.new_full((len(self.images), found.shape[1]), -1)
+            known[objective.index] = found
+            self._order = known
+        return known[objective.index]
+
+
 @dataclass(frozen=True)
 class TaskObjective(Objective):
-    """Raise one of a victim's own losses."""
+    """Raise one of a victim's own losses.
+
+    Attributes:
+        named: the loss was asked for by name, so that no cascade tries others.
+        aims: (n,) the wrong answers that a targeted loss pulls towards; None: away from the true one.
+    """
 
     victim: Victim
     targets: tuple[Any, ...]
     loss: str
+    clean: Clean
+    named: bool = False
+    aims: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        return self.loss
+
+    def raising(self, loss: str) -> Objective:
+        known = self.victim.losses if self.aims is None else self.victim.targeted
+        if loss not in known:
+            raise unknown("loss", loss, known)
+        return replace(self, loss=loss, named=True)
+
+    def strongest(self) -> tuple[Objective, ...]:
+        return (self,) if self.named else tuple(self.raising(loss) for loss in self.victim.strongest or self.victim.losses)
+
+    @property
+    def rivals(self) -> int:
+        return self.clean.order(self).shape[1] if type(self.victim).margins is not Victim.margins else 0
+
+    def towards(self, rank: int) -> Objective:
+        if not self.rivals:
+            return super().towards(rank)
+        if not 1 <= rank <= self.rivals:
+            raise SslrobError(
+                f"there is no {rank}-th likeliest of {self.rivals} wrong answers", hint="lower the attack's number of targets"
+            )
+        own = f"{self.loss}-targeted"
+        loss = own if self.named and own in self.victim.targeted else self.victim.targeted[0]
+        return replace(self, loss=loss, named=True, aims=self.clean.order(self)[:, rank - 1])
+
+    @cached_property
+    def _prepared(self) -> Sequence[Any]:
+        return self.victim.prepared(self.targets)
 
     def _look(self, images: Tensor, progress: float) -> Feedback:
+        return self._feedback(self.victim(images), progress)
+
+    def _margins(self, images: Tensor) -> tuple[Tensor, Feedback]:
         outputs = self.victim(images)
-        loss = self.victim.loss(outputs, self.targets, self.loss, progress)
-        return Feedback(loss, lambda: self.victim.fooled(outputs, self.targets), lambda: self.victim.quality(outputs, self.targets))
+        return self.victim.margins(outputs, self._prepared), self._feedback(outputs, 1.0)
+
+    def _feedback(self, outputs: Any, progress: float) -> Feedback:
+        if self.aims is None:
+            loss = self.victim.loss(outputs, self._prepared, self.loss, progress)
+        else:
+            loss = self.victim.pull(outputs, self._prepared, self.aims, self.loss)
+        return Feedback(loss, lambda: self.victim.fooled(outputs, self._prepared), lambda: self.victim.quality(outputs, self._prepared))
 
     def _subset(self, keep: Tensor) -> Objective:
-        return replace(self, targets=tuple(t for t, k in zip(self.targets, keep.tolist(), strict=True) if k))
-
-
-@dataclass(frozen=True)
-class EmbeddingObjective(Objective):
-    """Push the pooled embedding away from that of the clean image (cosine distance).
-
-    It needs no labels, so it cannot judge: nothing is ever fooled, and the farther the better.  The task judges afterwards.
-    The clean image itself is a stationary point of the cosine: attacks need a random start.  There the gradient is rounding alone, and is
-    told as the zero that it means, so that an attack which starts there is flagged instead of following noise.
-    """
-
-    backbone: Backbone
-    anchors: Tensor  # (n, width)
-
-    def _look(self, images: Tensor, progress: float) -> Feedback:
-        del progress
-        pooled = self.backbone(images).pooled
-        there = (pooled.detach() - self.anchors).norm(dim=1) <= ROUNDING * self.anchors.norm(dim=1)
-        loss = (1 - F.cosine_similarity(pooled, self.anchors)).masked_fill(there, 0)
-        return Feedback(loss, lambda: torch.zeros_like(loss, dtype=torch.bool), lambda: -loss)
-
-    def _subset(self, keep: Tensor) -> Objective:
-        return replace(self, anchors=self.anchors[keep])
+        targets = tuple(t for t, k in zip(self.targets, keep.tolist(), strict=True) if k)
+        return replace(self, targets=targets, aims=None if self.aims is None else self.aims[keep])
 
 
 def names(victim: Victim) -> list[str]:
     """What `--objective` may be with this victim."""
-    return ["task", *(f"task:{loss}" for loss in victim.losses), *(["embedding"] if victim.backbone is not None else [])]
+    return ["task", *(f"task:{loss}" for loss in victim.losses), *(REPRESENTATION if victim.backbone is not None else ())]
 
 
 def require_known(name: str, victim: Victim) -> None:
@@ -162,7 +285,11 @@ def require_known(name: str, victim: Victim) -> None:
     SslrobError: this victim has no objective of that name.
     """
     known = names(victim)
-    if name not in known:
+    if victim.backbone is not None and name.partition(":")[0] in REPRESENTATION:
+        from sslrob.representation import require_levels
+
+        require_levels(name, victim.backbone)
+    elif name not in known:
         close = close_names(name, known)
         raise SslrobError(
             f"no objective of this victim is named {name!r}",
@@ -170,21 +297,22 @@ def require_known(name: str, victim: Victim) -> None:
         )
 
 
-def build(name: str, victim: Victim, batch: Batch, access: Access) -> Objective:
+def build(name: str, victim: Victim, batch: Batch, access: Access, guide: Guide | None = None) -> Objective:
     """An objective on the images of one batch.
 
     Args:
-        name: "task" (the victim's first loss), "task:LOSS" or "embedding".
+        name: "task" (the victim's first loss), "task:LOSS", or on the backbone alone, "embedding" and "activation" with more words after
+            them; see `sslrob.representation`.
         access: what it reveals; see `Objective.__call__`.
+        guide: gives the images that "embedding:target" pulls towards.
     """
     require_known(name, victim)
+    kind, _, loss = name.partition(":")
+    if kind in REPRESENTATION and victim.backbone is not None:
+        from sslrob import representation
+
+        return representation.build(representation.Goal.parse(name), victim.backbone, batch, access, guide)
     device = batch.images.device
     cost, index = Cost(len(batch), device), torch.arange(len(batch), device=device)
-    kind, _, loss = name.partition(":")
-    if kind == "embedding":
-        backbone = victim.backbone
-        assert backbone is not None  # require_known() saw to it
-        with torch.no_grad():
-            anchors = backbone(batch.images).pooled
-        return EmbeddingObjective(access, cost, index, backbone, anchors)
-    return TaskObjective(access, cost, index, victim, batch.targets, loss or victim.losses[0], read_every=victim.read_every)
+    clean, every = Clean(batch.images), victim.read_every
+    return TaskObjective(access, cost, index, victim, batch.targets, loss or victim.losses[0], clean, bool(loss), read_every=every)

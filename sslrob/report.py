@@ -21,7 +21,11 @@ WEAKNESS = {
     "noise": "Random noise is a control, the floor that any attack has to beat.",
     "fgsm": "A single gradient step is a weak attack.",
     "pgd": "PGD alone is one search, from random starts.",
+    "noise-gaussian": "Random noise is a control, the floor that any attack has to beat.",
+    "noise-sign": "Random noise is a control, the floor that any attack has to beat.",
+    "corruption": "A corruption is a control: it looks for nothing, and happens without an adversary.",
 }
+UNSEEN = "The attack never saw the victim: one that does finds more."
 CAVEAT = "An upper bound on robustness, by this one attack: a stronger one may find less."
 
 
@@ -79,7 +83,7 @@ def show(record: Record, *, titled: bool = True) -> str:
     """
     parts = [typer.style(sentence(record), bold=True)] if titled else []
     if "results" in record:
-        weakness = WEAKNESS.get(record["spec"]["attack"]["use"].rpartition("/")[2], "")
+        weakness = UNSEEN if record["spec"].get("surrogates") else WEAKNESS.get(record["spec"]["attack"]["use"].rpartition("/")[2], "")
         parts += [_metrics(record), aligned(list(_figures(record))), f"{CAVEAT}  {weakness}".rstrip()]
     if record["status"] != "finished":
         parts.append(_unfinished(record))
@@ -107,7 +111,17 @@ def _figures(record: Record) -> Iterator[tuple[str, str]]:
     yield "attack success rate", f"{estimate(success)} % of the {_images(success['n'])} not fooled when clean"
     if lost := results.get("lost"):
         yield "lost", f"{estimate(lost)} % of the clean {record['headline']}"
-    yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked"
+    if rule := record.get("judged_by"):
+        yield "worst case", f"of each image: the candidate with the lowest {rule}"
+    surrogates = spec.get("surrogates", ())
+    through = " through the surrogates" if len(surrogates) > 1 else " through the surrogate" if surrogates else ""
+    yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked{through}"
+    if move := record.get("universal"):
+        yield "learned", f"one move for all images, by {move['forwards']} forwards and {move['backwards']} backwards"
+    for i, one in enumerate(surrogates):
+        head, sums = one["head"], [one[part]["weights"]["sha256"][:12] for part in ("backbone", "head") if one[part]["weights"]]
+        told = f"{head['id']}, {head['protocol']}" + (f" (weights {', '.join(sums)})" if sums else "")
+        yield "" if i else "surrogates" if len(surrogates) > 1 else "surrogate", told
     linf = spec["threat_model"].startswith("linf:")
     mean, largest = (f"{255 * value:.3g}/255" if linf else f"{value:.4g}" for value in (distance["mean"], distance["max"]))
     yield "distance", f"{mean} on average, {largest} at most"
@@ -153,8 +167,12 @@ def _unfinished(record: Record) -> str:
 
 def compare(records: Sequence[Record]) -> str:
     """Several runs, one a row."""
-    header = ("run", "head", "threat model", "images", "metric", "clean", "robust", "attack success", "lost", "flags")
-    return table(header, [_row(record) for record in records])
+    header = ["run", "head", "threat model", "images", "metric", "clean", "robust", "attack success", "lost", "flags"]
+    rows = [[*_row(record)] for record in records]
+    if any(record["spec"].get("surrogates") for record in records):
+        for line, cell in zip((header, *rows), ("through", *map(_through, records)), strict=True):
+            line.insert(3, cell)
+    return table(header, rows)
 
 
 def _row(record: Record) -> Sequence[str]:
@@ -167,6 +185,11 @@ def _row(record: Record) -> Sequence[str]:
     flags = ", ".join(flag["name"] for flag in record["flags"]) or "none"
     success, lost = estimate(results["attack_success_rate"]), estimate(results["lost"]) if results.get("lost") else ""
     return (*named, str(results["images"]), headline, clean, robust, success, lost, flags)
+
+
+def _through(record: Record) -> str:
+    """The heads that the attack saw instead of the victim."""
+    return ", ".join(one["head"]["id"] for one in record["spec"].get("surrogates", ()))
 
 
 def _head(spec: Mapping[str, Any]) -> str:

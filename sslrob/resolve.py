@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sslrob import epsilon as epsilons
 from sslrob import zoo as records
-from sslrob.choice import choose, for_task, usual_dataset
-from sslrob.errors import SslrobError, close_names, unknown
+from sslrob.attack import Attack
+from sslrob.choice import Choice, choose, for_task, surrogate, usual_dataset
+from sslrob.errors import SslrobError, close_names
 from sslrob.plugins import Component, Plugins
-from sslrob.settings import checked, complete
-from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, TaskSpec, VictimSpec
+from sslrob.resolve_attack import attack_spec, find, learned, radius, require_loss
+from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, SurrogateSpec, TaskSpec, VictimSpec
 from sslrob.weights import sha256
 from sslrob.zoo import Weights, Zoo
 
@@ -29,13 +29,15 @@ class Words:
         victim: a whole model, by its name in the zoo or as SCHEME:REST, perhaps with
         weights: its checkpoint.
         head: id or kind of a head.
-        attack: a preset, or a registered attack.
+        attack: a preset, or a registered attack; None: pgd.
         settings: of the attack, each `KEY=VALUE`.
         epsilon: such as `4/255`, on the [0, 1] scale.
         norm: "linf", "l2" or "l1".
+        perturbation: the file of a universal move, which says all of the attack.
+        surrogates: backbones, families or heads that the attack sees instead of the victim.
     """
 
-    attack: str
+    attack: str | None = None
     backbone: str | None = None
     victim: str | None = None
     weights: Path | None = None
@@ -48,6 +50,8 @@ class Words:
     epsilon: str | None = None
     norm: str | None = None
     seed: int = 0
+    perturbation: Path | None = None
+    surrogates: Sequence[str] = ()
 
 
 def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
@@ -67,27 +71,29 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     whole = None if asked.victim is None else _whole(asked.victim, zoo, plugins)
     task, dataset_id = _task_and_dataset(asked, whole, zoo, plugins)
     dataset = zoo.get("dataset", dataset_id)
-    attack = _attack(asked, task, zoo, plugins)
+    attack, move = (attack_spec(asked, task, zoo, plugins), None) if asked.perturbation is None else learned(asked, asked.perturbation)
     common: dict[str, Any] = {
         "task": TaskSpec(name=task.name, plugin=task.plugin, version=task.load().version),
         "dataset": _dataset(dataset_id, dataset),
         "attack": attack,
+        "perturbation": move,
+        "surrogates": _surrogates(asked, dataset_id, attack, task, zoo, plugins),
         "seed": asked.seed,
         "asked": asked.backbone or asked.victim,
     }
     if whole is not None and asked.victim is not None:
-        radius = threat_model(asked.norm, asked.epsilon, whole.threat_model or dataset.threat_model)
-        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=radius)
+        within = radius(asked, whole.threat_model or dataset.threat_model, attack, move, plugins)
+        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=within)
     choice = choose(str(asked.backbone), dataset_id, asked.head, zoo)
     head = zoo.heads[choice.head]
-    _require_loss(attack.objective, choice.head, head, task)
+    if move is None and not asked.surrogates:
+        require_loss(attack.objective, choice.head, head, task)
+    within = radius(asked, head.threat_model or dataset.threat_model, attack, move, plugins)
     return Spec(
         **common,
         backbone=_backbone(choice.backbone, zoo, plugins),
-        head=_head(
-            choice.head, head, task, alone=sum((h.backbone, h.dataset) == (head.backbone, dataset_id) for h in zoo.heads.values()) == 1
-        ),
-        threat_model=threat_model(asked.norm, asked.epsilon, head.threat_model or dataset.threat_model),
+        head=_head(choice, zoo, task),
+        threat_model=within,
     )
 
 
@@ -161,8 +167,8 @@ def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
     )
 
 
-def _head(name: str, record: records.Head, task: Component, *, alone: bool) -> HeadSpec:
-    kinds = task.load().heads
+def _head(choice: Choice, zoo: Zoo, task: Component) -> HeadSpec:
+    name, record, kinds = choice.head, zoo.heads[choice.head], task.load().heads
     if kinds and record.kind not in kinds:
         raise SslrobError(
             f"head {name!r} is of kind {record.kind!r}, which task {task.name!r} of {task.plugin} cannot build",
@@ -175,8 +181,31 @@ def _head(name: str, record: records.Head, task: Component, *, alone: bool) -> H
         settings=record.settings,
         weights=summed(record.weights),
         clean=record.clean,
-        alone=alone,
+        alone=sum((head.backbone, head.dataset) == (record.backbone, record.dataset) for head in zoo.heads.values()) == 1,
     )
+
+
+def _surrogates(asked: Words, dataset: str, attack: AttackSpec, task: Component, zoo: Zoo, plugins: Plugins) -> tuple[SurrogateSpec, ...]:
+    """Ordered by the names of their heads: their order means nothing.
+
+    Raises:
+        SslrobError: no such surrogate for this data set, one that is named twice, or an attack that could not use it.
+    """
+    if not asked.surrogates:
+        return ()
+    if asked.perturbation is not None:
+        raise SslrobError("a move that was learned before sees no surrogate", hint="leave --surrogate out")
+    if plugins.find("attack", attack.use).load().fit is not Attack.fit:
+        hint = "learn it there, with --backbone, and judge it here: --perturbation RUN"
+        raise SslrobError(f"attack {attack.id!r} learns on the backbone that it is made for, not through a surrogate", hint=hint)
+    found: dict[str, SurrogateSpec] = {}
+    for word in asked.surrogates:
+        choice = surrogate(word, dataset, zoo)
+        if choice.head in found:
+            raise SslrobError(f"surrogate {choice.head!r} is meant twice", hint=f"leave out --surrogate {word}")
+        require_loss(attack.objective, choice.head, zoo.heads[choice.head], task)
+        found[choice.head] = SurrogateSpec(backbone=_backbone(choice.backbone, zoo, plugins), head=_head(choice, zoo, task))
+    return tuple(found[head] for head in sorted(found))
 
 
 def _victim(name: str, record: records.Victim, weights: Path | None, task: Component) -> VictimSpec:
@@ -201,78 +230,3 @@ def summed(weights: Weights | None) -> Weights | None:
     if not weights.file.is_file():
         raise SslrobError(f"no weights at {str(weights.file)!r}", hint="check the path")
     return weights.model_copy(update={"sha256": sha256(weights.file)})
-
-
-def _attack(asked: Words, task: Component, zoo: Zoo, plugins: Plugins) -> AttackSpec:
-    name = asked.attack
-    preset: records.Attack = zoo.attacks[name] if name in zoo.attacks else records.Attack(use=registered("attack", name, zoo, plugins))
-    component = find(plugins, "attack", preset.use, name, zoo)
-    attack = component.load()
-    if attack.tasks is not None and task.name not in attack.tasks:
-        raise SslrobError(f"attack {name!r} is not defined for task {task.name!r}", hint=f"it is for {', '.join(sorted(attack.tasks))}")
-    restarts = preset.restarts if asked.restarts is None else asked.restarts
-    if restarts < 1:
-        raise SslrobError(f"{restarts} restarts are no attack", hint="use 1 or more")
-    objective = asked.objective or preset.objective
-    if objective.partition(":")[0] not in ("task", "embedding"):  # whether the victim has the loss is seen once it is built
-        raise unknown("objective", objective, ("task", "task:LOSS", "embedding"))
-    settings = complete(attack, preset.settings, asked.settings, f"attack {name!r}")
-    if restarts > 1 and not checked(attack, settings, f"attack {name!r}").randomised:
-        raise SslrobError(
-            f"attack {name!r} draws nothing at random: {restarts} restarts would find the same again",
-            hint="leave --restarts out" + (", or --set random_start=true" if "random_start" in settings else ", or choose pgd"),
-        )
-    return AttackSpec(
-        id=name,
-        use=preset.use,
-        plugin=component.plugin,
-        objective=objective,
-        settings=settings,
-        restarts=restarts,
-    )
-
-
-def _require_loss(objective: str, name: str, head: records.Head, task: Component) -> None:
-    """Raises:
-    SslrobError: victims with this head have no such loss.  Where that is not known before one is built, it is seen then.
-    """
-    _, colon, loss = objective.partition(":")
-    known = task.load().losses(head.kind) if colon else ()
-    if known and loss not in known:
-        close = close_names(loss, known)
-        hint = f"did you mean 'task:{close[0]}'?" if close else f"its losses are {', '.join(known)}"
-        raise SslrobError(f"no loss of head {name!r} is named {loss!r}", hint=hint)
-
-
-def registered(kind: str, name: str, zoo: Zoo, plugins: Plugins) -> str:
-    """The name of a registered component that has no preset.
-
-    Args:
-        kind: "attack" or "defense".
-    """
-    known = {c.name for c in plugins.of(kind)}
-    if name.rpartition("/")[2] not in known:
-        raise unknown(kind, name, {*zoo.of(kind), *known}, broken=dict.fromkeys([*plugins.complaints(), *zoo.complaints()]))
-    return name
-
-
-def find(plugins: Plugins, kind: str, use: str, entry: str, zoo: Zoo) -> Component:
-    """The component that a zoo entry uses; an error tells which entry, where it is not the component's own name."""
-    try:
-        return plugins.find(kind, use)
-    except SslrobError as error:
-        origin = zoo.origins.get((f"{kind}s", entry))
-        if origin is not None:
-            told = f"{kind}s.{entry} of {origin} uses it"
-            error.note = f"{error.note}; {told}" if error.note else told
-        raise
-
-
-def threat_model(norm: str | None, epsilon: str | None, usual: str) -> str:
-    """What `--norm` and `--epsilon` make of the usual threat model."""
-    own, radius = epsilons.parse_text(usual)
-    if epsilon is None and norm not in (None, own):
-        epsilons.require_norm(str(norm))
-        raise SslrobError(f"norm {norm!r} has no usual epsilon here: the usual threat model is {usual}", hint="add --epsilon VALUE")
-    norm = norm or own
-    return epsilons.write(norm, radius if epsilon is None else epsilons.parse_epsilon(epsilon, norm))

@@ -10,17 +10,23 @@ from typing import Any
 
 from pydantic import Field
 
+from sslrob.epsilon import EVERY_IMAGE
 from sslrob.zoo import FitSplit, Record, Settings, ThreatModelText, Weights
 
 # What does not change a number: names, where files lie (their sha256 counts), and what is only told.
 _SOURCE = {"file", "url", "format"}
+_COMPOSED: Any = {
+    "backbone": {"id": True, "weights": _SOURCE},
+    "head": {"id": True, "protocol": True, "clean": True, "alone": True, "weights": _SOURCE},
+}
 _NOT_IN_ID: Any = {
     "asked": True,
     "dataset": {"path": True, "images": True, "fit": {"path", "images"}},
-    "backbone": {"id": True, "weights": _SOURCE},
-    "head": {"id": True, "protocol": True, "clean": True, "alone": True, "weights": _SOURCE},
+    **_COMPOSED,
     "victim": {"id": True, "reference": True, "clean": True, "weights": _SOURCE},
     "attack": {"id"},
+    "surrogates": {"__all__": _COMPOSED},
+    "perturbation": {"weights": _SOURCE, "threat_model": True, "learned_on": True},
 }
 
 
@@ -65,6 +71,17 @@ class HeadSpec(Record):
         return self.kind if self.alone else self.id
 
 
+class SurrogateSpec(Record):
+    """Whom the attack sees instead of the victim."""
+
+    backbone: BackboneSpec
+    head: HeadSpec
+
+    @property
+    def told(self) -> str:
+        return self.backbone.id if self.head.alone else self.head.id
+
+
 class VictimSpec(Record):
     id: str = Field(description="its name in the zoo, or the reference itself")
     reference: str
@@ -84,6 +101,14 @@ class AttackSpec(Record):
     restarts: int
 
 
+class PerturbationSpec(Record):
+    """A universal move that an earlier run learned; `Spec.attack` is the attack that learned it."""
+
+    weights: Weights
+    threat_model: ThreatModelText = Field(description="in which it was learned")
+    learned_on: str = Field(description="the head, or the whole victim")
+
+
 class Spec(Record):
     """Everything that an evaluation is, except what cannot change a number: device, batch size, shards, how many images.
 
@@ -97,6 +122,8 @@ class Spec(Record):
     head: HeadSpec | None = None
     victim: VictimSpec | None = None
     attack: AttackSpec
+    perturbation: PerturbationSpec | None = Field(None, exclude_if=lambda found: found is None, description="null: the attack itself runs")
+    surrogates: tuple[SurrogateSpec, ...] = Field((), exclude_if=lambda found: not found, description="none: the attack sees the victim")
     threat_model: ThreatModelText
     seed: int = Field(0, ge=0, lt=2**63)
     asked: str = Field("", description="the word that was typed for the victim")
@@ -131,16 +158,21 @@ class Spec(Record):
         parts = [f"{asked}{self.subject}", f"{self.dataset.id} ({self.dataset.split}{size})"]
         if self.head:
             parts.append(", ".join(dict.fromkeys([self.head.told, *([] if self.head.alone else [self.head.kind]), self.head.protocol])))
-        return " · ".join([*parts, self._attack(), self.threat_model])
+        allowed = f"{EVERY_IMAGE} (every image)" if self.threat_model == EVERY_IMAGE else self.threat_model
+        return " · ".join([*parts, self._attack(), allowed])
 
     def _attack(self) -> str:
         attack = self.attack
         amounts = {name: value for name, value in attack.settings.items() if isinstance(value, int) and not isinstance(value, bool)}
         if attack.restarts > 1:
             amounts["restarts"] = attack.restarts
-        told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in amounts.items())
+        words = [str(attack.settings[name]) for name in ("type", "version") if isinstance(attack.settings.get(name), str)]
+        words += [f"{value} {name}" if name.endswith("s") else f"{name} {value}" for name, value in amounts.items()]
+        told = ", ".join(words).replace("_", " ")
         goal = "" if attack.objective == "task" else f" on {attack.objective}"
-        return f"{attack.id}{goal}" + (f" ({told})" if told else "")
+        source = "" if self.perturbation is None else f", learned on {self.perturbation.learned_on}"
+        through = f" through {', '.join(one.told for one in self.surrogates)}" if self.surrogates else ""
+        return f"{attack.id}{goal}" + (f" ({told})" if told else "") + source + through
 
 
 def _word(text: str) -> str:

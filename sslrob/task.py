@@ -29,11 +29,15 @@ class Victim(nn.Module, ABC):
 
     Attributes:
         losses: names of its losses; the first is the default.
+        strongest: those that a cascade of attacks tries, in this order; none: all.
+        targeted: names of its losses towards a chosen wrong answer, see `pull`; the first is the default.
         read_every: how many attack steps may pass between two readings of `fooled` and `quality`, where these are costly.
         backbone: the backbone inside, for objectives on embeddings; None for a whole model that shows none.
     """
 
     losses: ClassVar[tuple[str, ...]]
+    strongest: ClassVar[tuple[str, ...]] = ()
+    targeted: ClassVar[tuple[str, ...]] = ()
     read_every: ClassVar[int] = 1
 
     @property
@@ -69,6 +73,34 @@ class Victim(nn.Module, ABC):
     def predict(self, outputs: Any) -> Sequence[Any]:
         """One prediction an image, on the CPU."""
 
+    def prepared(self, targets: Sequence[Any]) -> Sequence[Any]:
+        """The same targets in a form that is quicker to read many times, such as a tensor on the device; all methods take either."""
+        return targets
+
+    def margins(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
+        """(n, k) the true answer's score minus each answer's, differentiable; infinite in the true one's own column.
+
+        Victims whose wrong answers are no finite list, the same for every image, have none; those that have, have `pull` too.
+
+        Raises:
+            SslrobError: there are none.
+        """
+        del outputs, targets
+        raise SslrobError(f"{type(self).__name__} has no finite list of wrong answers", hint="use an attack that needs no margins")
+
+    def pull(self, outputs: Any, targets: Sequence[Any], aims: Tensor, name: str) -> Tensor:
+        """(n,) how near the answer is to `aims`, differentiable: the losses of targeted attacks.
+
+        Args:
+            aims: (n,) columns of the margins, none of them the true one's.
+            name: one of `targeted`.
+
+        Raises:
+            SslrobError: there is no finite list of wrong answers.
+        """
+        del outputs, targets, aims, name
+        raise SslrobError(f"{type(self).__name__} has no finite list of wrong answers", hint="use an attack without targets")
+
 
 class Remembering(Victim):
     """A victim whose head has no weights but a memory, made of the data set's fit split when the victim is assembled."""
@@ -90,12 +122,14 @@ class Task(ABC):
         headline: the metric to quote, a key of `aggregate()`.
         heads: the kinds of heads that `victim()` can build.
         graded: an image may be more or less right; if not, the headline is the share of images that are not fooled.
+        judged_by: what `Victim.quality` is, in words: the rule by which each image keeps the worst of all candidates.
     """
 
     version: ClassVar[int] = 1
     headline: ClassVar[str]
     heads: ClassVar[tuple[str, ...]] = ()
     graded: ClassVar[bool] = True
+    judged_by: ClassVar[str] = ""
 
     @abstractmethod
     def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Dataset:

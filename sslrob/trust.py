@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 OF_VICTIM = frozenset({"random-victim", "changed-victim"})  # seen while images are evaluated; the others follow from the rows
 CLEAN_OFF = 0.5  # percentage points between two measurements of one victim on the same images: rounding explains less
 DEAD_SHARE = 0.05  # of the gradients; more of them zero or not finite, and a gradient attack proves little
+BLIND_SHARE = 0.002  # of the images, as in AutoAttack; more of them fooled only without gradients, and the gradients hide something
+BLIND_IMAGES = 2  # at the least: one may be chance
 
 
 class Flag(NamedTuple):
     """A reason to doubt a result.
 
     Attributes:
-        name: "nothing-attacked", "dead-gradients", "random-victim", "changed-victim", "clean-metric-off".
+        name: "nothing-attacked", "dead-gradients", "masked-gradients", "random-victim", "changed-victim", "clean-metric-off".
         evidence: what was seen, with numbers.
     """
 
@@ -64,6 +66,11 @@ def changed_victim(before: str, after: str) -> list[Flag]:
     return [] if before == after else [Flag("changed-victim", "its parameters or buffers changed while it was evaluated")]
 
 
+def of_rows(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """All flags that follow from the rows of a run."""
+    return [*nothing_attacked(rows), *dead_gradients(rows), *masked_gradients(rows)]
+
+
 def nothing_attacked(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
     """Flag a victim that gets no image right: there was nothing to attack."""
     if rows and all(row["clean"]["fooled"] for row in rows):
@@ -77,6 +84,17 @@ def dead_gradients(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
     dead = sum(row["dead_gradients"] for row in rows)
     if taken and dead / taken > DEAD_SHARE:
         return [Flag("dead-gradients", f"{dead} of {taken} gradients ({dead / taken:.0%}) were zero or not finite: the attack was blind")]
+    return []
+
+
+def masked_gradients(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """Flag images that every attack of a cascade that sees gradients left, and one that sees none fooled, if more than `BLIND_SHARE`."""
+    attacked = [row for row in rows if row["backwards"]]
+    blind = [row["fooled_by"]["attack"] for row in attacked if row.get("fooled_by", {}).get("access", "white-box") != "white-box"]
+    if len(blind) >= max(BLIND_IMAGES, BLIND_SHARE * len(attacked)):
+        who = " and ".join(sorted({*blind}))
+        told = f"{len(blind)} of {len(attacked)} images withstood all attacks that see gradients and fell to {who}, which sees none"
+        return [Flag("masked-gradients", f"{told}: the gradients mislead")]
     return []
 
 

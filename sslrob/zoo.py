@@ -201,7 +201,9 @@ class Attack(Record):
     """A search, what it raises, and its settings."""
 
     use: Use
-    objective: str = Field("task", description="task, task:LOSS or embedding")
+    objective: str = Field(
+        "task", description="task, task:LOSS, or on the backbone alone embedding or activation, such as embedding:l2:tokens"
+    )
     settings: Settings = {}
     restarts: int = Field(1, ge=1)
     description: str = ""

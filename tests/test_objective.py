@@ -158,7 +158,7 @@ def test_embedding_has_no_labels_and_never_says_fooled(toy):
 
 
 def test_names(toy):
-    assert names(toy.victim) == ["task", "task:ce", "task:segpgd", "embedding"]
+    assert names(toy.victim) == ["task", "task:ce", "task:segpgd", "embedding", "activation"]
     for name in names(toy.victim):
         build(name, toy.victim, toy.batch(), "white-box")(toy.batch().images)
 

@@ -108,6 +108,13 @@ def test_a_run_that_attacked_nothing(tmp_path):
     )
 
 
+def test_the_rule_of_the_worst_case_is_named_where_the_task_has_one(tmp_path):
+    told = plain(show(read(store(tmp_path / "told", {**RECORD, "judged_by": "share of right pixels"}))))
+    assert "worst case" in told
+    assert "the candidate with the lowest share of right pixels" in told
+    assert "worst case" not in plain(show(read(store(tmp_path / "older", RECORD))))
+
+
 def test_a_spec_of_another_version_is_named_by_its_folder(tmp_path):
     folder = store(tmp_path / "old-run", {**RECORD, "status": "started", "spec": {**SPEC, "new_key": 1}})
     assert plain(show(read(folder))).startswith("old-run\n")

@@ -62,6 +62,7 @@ class PGD(Concrete):
 @dataclass(frozen=True)
 class BoxAttack(Concrete):
     tasks: ClassVar[frozenset[str] | None] = frozenset({"detection"})
+    norms: ClassVar[frozenset[str] | None] = frozenset({"linf", "l1"})
     randomised: ClassVar[bool] = False
 
 
@@ -322,6 +323,11 @@ def test_the_sentence_tells_what_was_chosen() -> None:
         ({"epsilon": "4"}, "epsilon 4 is not on the [0, 1] scale", "did you mean 4/255?"),
         ({"norm": "l2"}, "norm 'l2' has no usual epsilon here: the usual threat model is linf:0.5/255", "add --epsilon"),
         ({"norm": "l3"}, "no norm is named 'l3'", "l2"),
+        (
+            {"attack": "boxes", "norm": "l2", "epsilon": "0.5"},
+            "attack 'boxes' is not defined for norm 'l2'",
+            "add --norm l1 --epsilon VALUE",
+        ),
         ({"seed": -1}, "seed '-1' is negative", "0 or more"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslrob.testing import ToySegmenter
-from sslrob.trust import Watch, changed_victim, clean_metric_off, dead_gradients, nothing_attacked, state_digest
+from sslrob.trust import Watch, changed_victim, clean_metric_off, dead_gradients, masked_gradients, nothing_attacked, of_rows, state_digest
 
 
 def names(flags):
@@ -67,6 +67,24 @@ def test_dead_gradients():
     assert dead_gradients(rows((10, 0), (10, 1))) == []  # one in twenty is no more than one in twenty
     assert dead_gradients(rows((0, 0), (0, 0))) == []
     assert dead_gradients([]) == []
+
+
+def fooled(*whom, backwards=10):
+    """Rows of a cascade: the access of the attack that fooled each image, or None."""
+    names = {"white-box": "apgd-ce", "score": "square"}
+    by = [{} if access is None else {"fooled_by": {"attack": names[access], "access": access}} for access in whom]
+    return [{"backwards": backwards, "dead_gradients": 0, "clean": {"fooled": False}, **credit} for credit in by]
+
+
+def test_masked_gradients():
+    flags = masked_gradients(fooled("white-box", "score", None, "score"))
+    assert names(flags) == ["masked-gradients"]
+    assert "2 of 4 images" in flags[0].evidence
+    assert "square" in flags[0].evidence
+    assert masked_gradients(fooled("white-box", "score", None)) == []  # one may be chance
+    assert masked_gradients(fooled(*["white-box"] * 1499, *["score"] * 2)) == []
+    assert masked_gradients(fooled("score", "score", backwards=0)) == []  # no attack with gradients was tried
+    assert names(of_rows(fooled("score", "score"))) == ["masked-gradients"]
 
 
 def test_a_clean_metric_that_is_not_the_zoos():

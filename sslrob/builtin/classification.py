@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sslrob import images as files
 from sslrob.backbone import Backbone
+from sslrob.builtin import scores
 from sslrob.builtin.knn import NearestNeighbours, Neighbours
 from sslrob.data import Sample
 from sslrob.errors import SslrobError, unknown
@@ -72,7 +73,9 @@ class LinearClassifier(Victim):
     Outputs: logits (n, classes).  Fooled: the true class does not have the highest logit alone.  Quality: its margin.
     """
 
-    losses = ("ce", "margin")
+    losses = ("ce", "margin", "dlr")
+    strongest = ("ce", "dlr")
+    targeted = scores.TARGETED
 
     def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()
@@ -88,19 +91,27 @@ class LinearClassifier(Victim):
         return logits
 
     def loss(self, outputs: Tensor, targets: Sequence[int], name: str, progress: float) -> Tensor:
-        """`ce`: cross-entropy.  `margin`: best wrong logit minus the true one (Carlini & Wagner 2017)."""
+        """`ce`: cross-entropy.  `margin`: best wrong logit minus the true one (Carlini & Wagner 2017).  `dlr`: see `scores.dlr`."""
         del progress
-        if name == "margin":
-            return -self.quality(outputs, targets)
-        return F.cross_entropy(outputs, self._labels(outputs, targets), reduction="none")
+        labels = self._labels(outputs, targets)
+        if name == "ce":
+            return F.cross_entropy(outputs, labels, reduction="none")
+        return scores.dlr(outputs, labels) if name == "dlr" else -scores.lead(outputs, labels)
 
     def fooled(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
         return ~(self.quality(outputs, targets) > 0)
 
     def quality(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
-        labels = self._labels(outputs, targets)[:, None]
-        true = outputs.gather(1, labels)[:, 0]
-        return true - outputs.scatter(1, labels, -torch.inf).amax(1)
+        return scores.lead(outputs, self._labels(outputs, targets))
+
+    def prepared(self, targets: Sequence[int]) -> Any:
+        return torch.as_tensor(targets, device=self.head.weight.device)
+
+    def margins(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        return scores.margins(outputs, self._labels(outputs, targets))
+
+    def pull(self, outputs: Tensor, targets: Sequence[int], aims: Tensor, name: str) -> Tensor:
+        return scores.pull(outputs, self._labels(outputs, targets), aims, name)
 
     def predict(self, outputs: Tensor) -> list[Tensor]:
         return list(outputs.cpu())

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sslrob.attack import Attack, Best
+from sslrob.builtin.transforms import Averaged
 from sslrob.objective import Objective
 from sslrob.streams import Streams
 from sslrob.threat_model import ThreatModel
@@ -67,3 +68,28 @@ class FGSM(Attack):
         x = images.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(x).loss.sum(), x)
         return threat_model.project(images + threat_model.steepest(gradient, images), images)
+
+
+@dataclass(frozen=True)
+class RSFGSM(Attack):
+    """One step from a random allowed image, longer than the radius (RS-FGSM: Wong et al., ICLR 2020): the one that fast training takes."""
+
+    norms: ClassVar[frozenset[str]] = frozenset({"linf"})  # in L2 and L1 the start would spend the budget that the step needs
+
+    step_size: Annotated[float, Field(gt=0, description="length of the step as a fraction of epsilon")] = 1.25
+
+    def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        x = threat_model.random_start(images, streams).requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(x).loss.sum(), x)
+        x = x.detach()
+        return threat_model.project(x + threat_model.steepest(gradient, x, self.step_size), images)
+
+
+@dataclass(frozen=True)
+class EOTPGD(PGD):
+    """PGD against a victim that draws at random: each step averages several draws (EOT: Athalye et al., ICML 2018)."""
+
+    draws: Annotated[int, Field(ge=1, description="looks at the victim that are averaged")] = 20
+
+    def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        return super().perturb(Averaged(objective, self.draws), images, threat_model, streams=streams)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslrob.backbone import Backbone
+from sslrob.builtin import scores
 from sslrob.data import Batch
 from sslrob.evaluate import at_rest
 from sslrob.task import Remembering
@@ -49,6 +50,7 @@ class NearestNeighbours(Remembering):
     """
 
     losses = ("margin", "vote", "guide")
+    targeted = scores.TARGETED
 
     def __init__(self, backbone: Backbone, classes: int, settings: Neighbours | None = None) -> None:
         super().__init__()
@@ -106,11 +108,19 @@ class NearestNeighbours(Remembering):
         each as vote (after Sitawarin & Wagner, SPW 2019).  Which ones are near is decided anew for every image that is looked at.
         """
         del progress
-        scores = self._pull(outputs) if name == "guide" else self.soft_votes(outputs)
+        votes = self._guides(outputs) if name == "guide" else self.soft_votes(outputs)
         labels = self._labels(outputs, targets)
-        if name == "vote":
-            return F.cross_entropy(scores, labels[:, 0], reduction="none")
-        return -_lead(scores, labels)
+        return F.cross_entropy(votes, labels, reduction="none") if name == "vote" else -scores.lead(votes, labels)
+
+    def prepared(self, targets: Sequence[int]) -> Any:
+        return torch.as_tensor(targets, device=self.centre.device)
+
+    def margins(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        """Of the soft votes: where one is lost the vote is all but lost, not exactly."""
+        return scores.margins(self.soft_votes(outputs), self._labels(outputs, targets))
+
+    def pull(self, outputs: Tensor, targets: Sequence[int], aims: Tensor, name: str) -> Tensor:
+        return scores.pull(self.soft_votes(outputs), self._labels(outputs, targets), aims, name)
 
     def soft_votes(self, outputs: Tensor) -> Tensor:
         """(n, classes) logarithms of the votes, with a soft border between who votes and who does not.
@@ -140,7 +150,7 @@ class NearestNeighbours(Remembering):
         return ~(self.quality(outputs, targets) > 0)
 
     def quality(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
-        return _lead(self.votes(outputs), self._labels(outputs, targets))
+        return scores.lead(self.votes(outputs), self._labels(outputs, targets))
 
     def predict(self, outputs: Tensor) -> list[Tensor]:
         """Logarithms of the shares of the votes, (classes,) each; minus infinity for a class without votes."""
@@ -150,16 +160,11 @@ class NearestNeighbours(Remembering):
         """Where embeddings lie, as neighbours are measured."""
         return F.normalize(embeddings, dim=1) if self.settings.distance == "cosine" else embeddings - self.centre
 
-    def _pull(self, outputs: Tensor) -> Tensor:
+    def _guides(self, outputs: Tensor) -> Tensor:
         """(n, classes) mean similarity to the nearest of each class."""
         nearest = outputs.topk(min((self.settings.neighbours + 1) // 2, outputs.shape[2]), dim=2).values
         there = nearest > NOWHERE  # a class may remember fewer
         return torch.where(there, nearest, 0).sum(2) / there.sum(2).clamp_min(1) + torch.where(there.any(2), 0, NOWHERE)
 
     def _labels(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
-        return torch.as_tensor(targets, device=outputs.device)[:, None]
-
-
-def _lead(scores: Tensor, labels: Tensor) -> Tensor:
-    """(n,) by how much the true class's score exceeds the best wrong one's."""
-    return scores.gather(1, labels)[:, 0] - scores.scatter(1, labels, -torch.inf).amax(1)
+        return torch.as_tensor(targets, device=outputs.device)

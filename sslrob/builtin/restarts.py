@@ -35,6 +35,14 @@ class Restarts(Attack):
         return self.attack.tasks
 
     @property
+    def norms(self) -> Any:  # type: ignore[override]
+        return self.attack.norms
+
+    @property
+    def bounded(self) -> Any:  # type: ignore[override]
+        return self.attack.bounded
+
+    @property
     def randomised(self) -> Any:  # type: ignore[override]
         return self.attack.randomised
 

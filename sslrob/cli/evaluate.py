@@ -33,16 +33,27 @@ def evaluate(
     ] = None,
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="The checkpoint of --victim.", rich_help_panel=VICTIM)] = None,
     attack: Annotated[
-        str, typer.Option(metavar="NAME", help="A preset or an attack: sslrob attacks list.", rich_help_panel=ATTACK)
-    ] = "pgd",
+        str | None, typer.Option(metavar="NAME", help="A preset or an attack: sslrob attacks list.  Default: pgd.", rich_help_panel=ATTACK)
+    ] = None,
+    perturbation: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="The universal move that another run learned, or its file.", rich_help_panel=ATTACK),
+    ] = None,
     epsilon: Annotated[
         str | None, typer.Option(metavar="RADIUS", help="On the [0, 1] scale, such as 4/255.", rich_help_panel=ATTACK)
     ] = None,
     norm: Annotated[str | None, typer.Option(metavar="NORM", help="linf, l2 or l1.", rich_help_panel=ATTACK)] = None,
-    objective: Annotated[str | None, typer.Option(metavar="GOAL", help="task, task:LOSS or embedding.", rich_help_panel=ATTACK)] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="GOAL", help="task, task:LOSS, embedding, embedding:l2:tokens and so on.", rich_help_panel=ATTACK),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the attack, such as steps=50; repeatable.", rich_help_panel=ATTACK),
+    ] = None,
+    surrogate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A backbone or head that the attack sees instead; repeatable.", rich_help_panel=ATTACK),
     ] = None,
     restarts: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Keep the best of this many runs.", rich_help_panel=ATTACK)
@@ -78,11 +89,18 @@ def evaluate(
 
     if offline:
         os.environ["SSLROB_OFFLINE"] = "1"
+    moves: Path | None = None
+    if perturbation is not None:
+        from sslrob.universal import find
+
+        moves = find(perturbation, runs)
     asked = Words(
         attack=attack,
+        perturbation=moves,
         backbone=backbone,
         victim=victim,
         weights=weights,
+        surrogates=surrogate or (),
         task=task,
         dataset=dataset,
         head=head,

@@ -67,7 +67,7 @@ def train(
             own.add(home, {"heads": {planned.name: head}})
         else:
             home = everything.origins["heads", planned.name]
-    command = planned.evaluation([*(zoo or ()), *([home] if out is not None else [])])
+    command = planned.evaluation(list(dict.fromkeys([*(zoo or ()), *([home] if out is not None else [])])))
     if as_json:
         told = {"head": planned.name, "file": str(home), "record": head.model_dump(mode="json"), "evaluation": command}
         typer.echo(json.dumps(told))

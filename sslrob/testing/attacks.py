@@ -15,9 +15,10 @@ from sslrob.streams import Streams
 from sslrob.testing.toy_tasks import Toy, toys
 from sslrob.testing.toy_victims import LinearVictim
 from sslrob.testing.unchanged import generators_unused, module_unchanged
-from sslrob.threat_model import L1, L2, Linf, ThreatModel
+from sslrob.threat_model import L1, L2, NORMS, Linf, ThreatModel
 
 THREAT_MODELS = (Linf(8 / 255), L2(1.0), L1(4.0))
+EVERY_IMAGE = Linf(1.0)
 WITHIN = 0.95  # of the robust radius: nothing can win there
 
 
@@ -35,7 +36,7 @@ def check_attack(attack: Attack, *, on: Iterable[Toy] | None = None, threat_mode
     chosen = [toy for toy in toys().values() if attack.tasks is None or toy.kind in attack.tasks] if on is None else list(on)
     assert chosen, f"{attack} is for the tasks {sorted(attack.tasks or ())} only, none of which has a toy; give check_attack(on=...)"
     for toy in chosen:
-        for threat_model in threat_models:
+        for threat_model in [model for model in threat_models if _defined(attack, type(model))] if attack.bounded else [EVERY_IMAGE]:
             _check_on(attack, toy, threat_model, f"{attack} on {toy.kind} under {threat_model}")
 
 
@@ -85,7 +86,7 @@ def check_strength(attack: Attack, *, slack: float | None = 1.25, norms: Sequenc
     Args:
         slack: at least 1; None: only that it never wins where it cannot.  An attack that sees gradients has no excuse for losing at
             1.25, since those of a linear victim hide nothing.
-        norms: those that the attack is made for.
+        norms: those looked at, where the attack is defined for them.
 
     Raises:
         AssertionError: says where it failed.
@@ -93,7 +94,7 @@ def check_strength(attack: Attack, *, slack: float | None = 1.25, norms: Sequenc
     toy = toys()["classification"]
     victim, batch = toy.victim, toy.batch()
     assert isinstance(victim, LinearVictim)
-    for norm in norms:
+    for norm in (norm for norm in norms if _defined(attack, norm)):
         for i, radius in enumerate(victim.radius(batch.images, norm).tolist()):
             one = batch[torch.arange(len(batch)) == i]
             for factor in (WITHIN,) if slack is None else (WITHIN, slack):
@@ -106,5 +107,11 @@ def check_strength(attack: Attack, *, slack: float | None = 1.25, norms: Sequenc
                 assert not won or factor > 1, f"{where}: fooled it, which no allowed image can; it left the threat model"
 
 
+def _defined(attack: Attack, norm: type[ThreatModel]) -> bool:
+    return attack.bounded and (attack.norms is None or norm in {NORMS[name] for name in attack.norms})
+
+
 def _objective(attack: Attack, toy: Toy, batch: Batch) -> Objective:
-    return build("task", toy.victim, batch, attack.access)
+    """The task's own, or where the attack is not defined for that, the first that it is defined for."""
+    name = "task" if attack.objectives is None else max(sorted(attack.objectives), key=lambda kind: kind == "task")
+    return build(name, toy.victim, batch, attack.access)

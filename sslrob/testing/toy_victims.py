@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslrob.backbone import Backbone, Features
+from sslrob.builtin import scores
 from sslrob.task import Victim
 from sslrob.threat_model import L1, L2, Linf, ThreatModel
 
@@ -59,6 +60,7 @@ class LinearVictim(_ToyVictim):
     """
 
     losses = ("margin", "logistic")
+    targeted = scores.TARGETED
 
     def __init__(self, size: int = 8) -> None:
         super().__init__()
@@ -78,6 +80,12 @@ class LinearVictim(_ToyVictim):
 
     def quality(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
         return torch.where(torch.tensor(targets, device=outputs.device) == 1, outputs, -outputs)
+
+    def margins(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        return scores.margins(_two(outputs), torch.tensor(targets, device=outputs.device))
+
+    def pull(self, outputs: Tensor, targets: Sequence[int], aims: Tensor, name: str) -> Tensor:
+        return scores.pull(_two(outputs), torch.tensor(targets, device=outputs.device), aims, name)
 
     def predict(self, outputs: Tensor) -> list[int]:
         return [int(value > 0) for value in outputs.tolist()]
@@ -167,6 +175,11 @@ class ToyDetector(_ToyVictim):
 
     def predict(self, outputs: Tensor) -> list[frozenset[int]]:
         return [frozenset(i for i, score in enumerate(scores) if score > 0) for scores in outputs.tolist()]
+
+
+def _two(values: Tensor) -> Tensor:
+    """(n, 2) scores of the classes that the sign of (n,) values tells apart."""
+    return torch.stack([torch.zeros_like(values), values], 1)
 
 
 def _stacked(targets: Sequence[Tensor], like: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS
 from sslrob_mmcv import bridge, checkpoint
-from torch import nn
 
 from sslrob.backbone import Backbone
 from sslrob.errors import SslrobError
 from sslrob.whole import fill, require_classes
 from sslrob.zoo import Weights
 from sslrob_mmdet import HINT, heads
+from sslrob_mmdet.candidates import classes_of
 from sslrob_mmdet.sampling import stable
 from sslrob_mmdet.victim import MMDetVictim
 
@@ -45,16 +45,9 @@ def whole(reference: str, *, weights: Weights | None, classes: Sequence[str]) ->
         prepare = bridge.Prepare.like(detector.data_preprocessor, config.get("data_preprocessor"))
     except bridge.ConfigError as error:
         raise SslrobError(str(error), hint=HINT) from None
-    require_classes(reference, _classes(detector), classes)
+    require_classes(reference, classes_of(detector), classes)
     if weights is not None:
         fill(detector, weights, what=reference, classes=classes, reader=checkpoint.load)
     if getattr(detector, "with_mask", False):
         detector.roi_head.mask_head = None  # masks are neither judged nor attacked
     return MMDetVictim(detector, prepare)
-
-
-def _classes(detector: nn.Module) -> int:
-    """How many classes its last head tells apart; 0 for a detector that does not say."""
-    head = getattr(detector, "bbox_head", None) or getattr(getattr(detector, "roi_head", None), "bbox_head", None)
-    last = head[-1] if isinstance(head, nn.ModuleList) else head
-    return int(getattr(last, "num_classes", 0))

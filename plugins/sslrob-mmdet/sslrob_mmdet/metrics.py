@@ -163,8 +163,8 @@ def aggregator(rows: Sequence[Row]) -> Aggregator:
 def _by_class(one: Row) -> dict[int, Match]:
     """The matches of one image, by label."""
     truth = one["truth"]
-    boxes, scores, labels = _boxes(one["boxes"]), np.array(one["scores"], dtype=np.float64), np.array(one["labels"], dtype=np.int64)
-    others = np.concatenate([_boxes(truth["boxes"]), _boxes(truth["crowd"])])
+    boxes, scores, labels = boxes_of(one["boxes"]), np.array(one["scores"], dtype=np.float64), np.array(one["labels"], dtype=np.int64)
+    others = np.concatenate([boxes_of(truth["boxes"]), boxes_of(truth["crowd"])])
     other_labels = np.array([*truth["labels"], *truth["crowd_labels"]], dtype=np.int64)
     sizes = np.array([*truth["areas"], *[0.0] * len(truth["crowd"])])
     crowd = np.arange(len(others)) >= len(truth["boxes"])
@@ -175,5 +175,6 @@ def _by_class(one: Row) -> dict[int, Match]:
     return found
 
 
-def _boxes(rows: Sequence[Sequence[float]]) -> Array:
+def boxes_of(rows: Sequence[Sequence[float]]) -> Array:
+    """(k, 4), also of none."""
     return np.array(rows, dtype=np.float64).reshape(-1, 4)

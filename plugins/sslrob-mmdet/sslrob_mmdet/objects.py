@@ -1,4 +1,4 @@
-"""The boxes of one image: what is true of it, and what a detector found."""
+"""The boxes of one image: what is true of it, what a detector weighs, and what it finds."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ class Detections(NamedTuple):
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+
+
+class Candidates(NamedTuple):
+    """The k candidates of one image.
+
+    Attributes:
+        boxes: (k, classes, 4) in the image's pixels.
+        logs: (k, classes) logarithms of the scores in (0, 1] that detections are ranked by.
+        anything: (a,) logarithms of the scores of the places from which they were chosen, for being an object of any class; none in one-stage
+            detectors, where every place is a candidate.
+    """
+
+    boxes: Tensor
+    logs: Tensor
+    anything: Tensor
 
 
 def objects(

@@ -13,7 +13,7 @@ from sslrob.backbone import Backbone
 from sslrob.data import Sample
 from sslrob.errors import SslrobError
 from sslrob.task import Aggregator, Row, Task
-from sslrob_mmdet import HINT, SCHEME, dataset, metrics
+from sslrob_mmdet import HINT, SCHEME, broken, dataset, losses, metrics
 from sslrob_mmdet.dataset import DetectionDataset
 from sslrob_mmdet.objects import Detections, Objects, mirrored
 
@@ -29,6 +29,7 @@ class Detection(Task):
     """Boxes with classes, judged by COCO's average precision."""
 
     headline = "mAP"
+    judged_by = "score of the boxes that find objects, less the squares of the others'"
     heads = ("fcos", "faster-rcnn")
 
     def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> DetectionDataset:
@@ -39,6 +40,10 @@ class Detection(Task):
         """`kind`: "fcos" (`heads.FCOS`) or "faster-rcnn" (`heads.FasterRCNN`); initial weights are drawn from torch's generator."""
         victim: MMDetVictim = _compose().victim(backbone, kind=kind, classes=classes, settings=settings)
         return victim
+
+    @staticmethod
+    def losses(kind: str) -> tuple[str, ...]:
+        return losses.NAMES if kind in Detection.heads else ()
 
     @staticmethod
     def described(reference: str) -> str:
@@ -63,10 +68,13 @@ class Detection(Task):
         return victim
 
     def measure(self, prediction: Detections, target: Objects) -> Row:
-        return metrics.row(prediction, target)
+        """Scored boxes against truth, and under `broken` what went wrong; rows of older runs lack it."""
+        row = metrics.row(prediction, target)
+        return {**row, "broken": broken.count(row)}
 
     def aggregator(self, rows: Sequence[Row]) -> Aggregator:
-        return metrics.aggregator(rows)
+        precision, errors = metrics.aggregator(rows), broken.aggregator(rows)
+        return lambda weights: {**precision(weights), **errors(weights)}
 
     def mirrored(self, sample: Sample) -> Sample:
         return sample._replace(image=sample.image.flip(-1), target=mirrored(sample.target, sample.image.shape[-1]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
@@ -17,10 +18,13 @@ from torchvision.ops import box_iou
 
 from sslrob.backbone import Backbone
 from sslrob.task import Victim
-from sslrob_mmdet.objects import Detections, Objects
+from sslrob_mmdet.candidates import candidates, classes_of, offered
+from sslrob_mmdet.losses import NAMES, STRONGEST, dag, fabricate, inside, ranking, rivals
+from sslrob_mmdet.objects import Candidates, Detections, Objects
 from sslrob_mmdet.sampling import same_draws
 
 BOX_PARTS = "bbox", "iou", "centerness", "dfl"  # of the names of mmdet's losses about where, not what
+OBJECTNESS_PARTS = "rpn_cls", "rpn_loss_cls", "centerness", "obj", "conf"  # about whether there is anything at all
 
 
 @dataclass
@@ -50,7 +54,6 @@ class MMDetVictim(Victim):
     regions that do not count (crowds) are never held against it.
     """
 
-    losses = ("train", "cls", "box", "vanish")
     read_every = 5
 
     def __init__(self, detector: nn.Module, prepare: Prepare, *, score: float = 0.3, iou: float = 0.5) -> None:
@@ -76,14 +79,50 @@ class MMDetVictim(Victim):
         x = self.prepare(images)
         return Pyramid(tuple(self._extract(self.detector, x)), _size(images), _size(x))
 
+    @property
+    def losses(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those that this detector has: `objectness` asks for a branch of that kind, the last four for known candidates, and two of
+        these for a second class.
+        """
+        return tuple(name for name in NAMES if self._offers(name))
+
+    @property
+    def strongest(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(name for name in STRONGEST if self._offers(name))
+
     def loss(self, outputs: Pyramid, targets: Sequence[Objects], name: str, progress: float) -> Tensor:
-        """`train`: the sum of all that the detector was trained with.  `cls`, `box`: its parts about what and where objects are.
-        `vanish`: minus the training loss of an image without objects (Xie et al. 2017; Chow et al. 2020).
+        """Of the training loss, as the detector was trained with it:
+
+        `train`: all of it.  `cls`, `box`, `objectness`: its parts about what and where objects are, and whether there is any (the first
+        stage's classes, centerness).
+        `vanish`: minus that of an image without objects (Xie et al. 2017; Chow et al. 2020).
+        `mislabel`: minus that of the same objects, each of the wrong class that is likeliest now (Chow et al. 2020).
+
+        Of the candidates, before overlapping boxes are dropped; see `sslrob_mmdet.losses`:
+
+        `fabricate`: objects everywhere (Chow et al. 2020).  `dag`: candidates that are right turn wrong (Xie et al. 2017).
+        `ranking`: candidates that are wrong outrank those that are right.
         """
         del progress
+        if name in ("fabricate", "mislabel", "dag", "ranking"):
+            pairs = [(f, _on(t, outputs.maps[0])) for f, t in zip(self._candidates(outputs), targets, strict=True)]
+            if name == "mislabel":
+                return -self._losses(outputs, [t._replace(labels=rivals(f, t)) for f, t in pairs], "train")
+            return torch.stack([fabricate(f) if name == "fabricate" else (dag if name == "dag" else ranking)(f, t) for f, t in pairs])
         if name == "vanish":
             return -self._losses(outputs, [_nothing(t) for t in targets], "train")
         return self._losses(outputs, targets, name)
+
+    def _offers(self, name: str) -> bool:
+        if name == "objectness":
+            head = self.detector.rpn_head if hasattr(self.detector, "rpn_head") else getattr(self.detector, "bbox_head", None)
+            return type(head) is RPNHead or any(hasattr(head, f"loss_{part}") for part in OBJECTNESS_PARTS)
+        if name in ("mislabel", "dag"):
+            return offered(self.detector) and classes_of(self.detector) > 1
+        return name not in ("fabricate", "ranking") or offered(self.detector)
+
+    def _candidates(self, outputs: Pyramid) -> list[Candidates]:
+        return candidates(self.detector, outputs.maps, [_sample(outputs) for _ in range(len(outputs))])
 
     def fooled(self, outputs: Pyramid, targets: Sequence[Objects]) -> Tensor:
         return torch.stack([self._missed(found, t) for found, t in zip(self._found(outputs), targets, strict=True)])
@@ -133,9 +172,7 @@ def _quality(found: Detections, target: Objects) -> Tensor:
     precise = ((overlap - 0.45) / 0.05 + 1e-4).floor().clamp(0, 10) / 10  # the share of 0.5, 0.55, … 0.95
     objects = max(len(truth), 1)
     right = (precise * found.scores).amax(1).sum() / objects
-    corner, end = torch.maximum(crowd[:, None, :2], found.boxes[:, :2]), torch.minimum(crowd[:, None, 2:], found.boxes[:, 2:])
-    inside = (end - corner).clamp(min=0).prod(2) / (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1).clamp(min=1e-6)
-    excused = (overlap >= 0.5).any(0) | (inside >= 0.5).any(0)
+    excused = (overlap >= 0.5).any(0) | (inside(found.boxes, crowd) >= 0.5)
     return right - (found.scores.square() * ~excused).sum() / objects
 
 
@@ -208,8 +245,15 @@ def _nothing(target: Objects) -> Objects:
     return target._replace(boxes=target.boxes[:0], labels=target.labels[:0], areas=target.areas[:0])
 
 
+def _on(target: Objects, like: Tensor) -> Objects:
+    boxes, labels, areas, crowd, crowd_labels, scale = target
+    return Objects(boxes.to(like), labels.to(like.device), areas, crowd.to(like), crowd_labels, scale)
+
+
 def _counts(key: str, name: str) -> bool:
     """Whether part `key` of mmdet's losses belongs to our loss `name`."""
+    if name == "objectness":
+        return "loss" in key and any(word in key for word in OBJECTNESS_PARTS)
     return "loss" in key and (name == "train" or any(word in key for word in BOX_PARTS) == (name == "box"))
 
 

@@ -19,6 +19,15 @@ FAMILIES = {  # and the side of images that they need
     "libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py": 96,
     "reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco.py": 128,
 }
+CANDIDATES = ("fabricate", "mislabel", "dag", "ranking")
+MORE = {  # losses than those that every detector has
+    "retinanet": CANDIDATES,
+    "cascade_rcnn": ("objectness",),
+    "mask_rcnn": ("objectness", *CANDIDATES),
+    "atss": ("objectness", *CANDIDATES),
+    "yolox": ("objectness",),
+    "libra_rcnn": ("objectness", *CANDIDATES),
+}
 
 
 @pytest.mark.slow
@@ -43,6 +52,9 @@ def test_a_loss_is_of_one_image_and_the_same_each_time(config, side):
     assert (gradient.flatten(1).abs().amax(1) > 0).all()
     alone, _, _ = look(images[1:], truths[1:])
     torch.testing.assert_close(alone[0], loss[1], rtol=1e-4, atol=1e-4)
+    for name in victim.losses:
+        assert victim.loss(outputs, truths, name, 1.0).isfinite().all(), name
+    assert {"train", "cls", "box", "vanish", *MORE.get(config.partition("/")[0], ())} == {*victim.losses}
     assert victim.fooled(outputs, truths).shape == (2,)
     assert victim.quality(outputs, truths).isfinite().all()
     assert len(victim.predict(outputs)) == 2

@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from sslrob_mmdet.losses import NAMES as LOSSES
+from sslrob_mmdet.losses import overlaps
 from sslrob_mmdet.objects import Detections, Objects, objects
 from sslrob_mmdet.task import Detection
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 from sslrob.backbone import Backbone, Features
+from sslrob.builtin.gradient import PGD
+from sslrob.data import Batch
 from sslrob.errors import SslrobError
+from sslrob.objective import build
+from sslrob.streams import Streams
+from sslrob.threat_model import Linf
 
 KINDS = ("fcos", "faster-rcnn")
 CLASSES = ("red", "green", "blue")
@@ -91,7 +99,7 @@ def look(victim, images: Tensor, targets, name: str) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["train", "cls", "box", "vanish"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_of_one_image_and_the_same_each_time(trained, kind, name):
     victim = trained[kind]
     images, truths = scenes(4, 0)
@@ -102,14 +110,15 @@ def test_a_loss_is_of_one_image_and_the_same_each_time(trained, kind, name):
     assert loss.isfinite().all()
     assert torch.equal(loss, again)
     assert torch.equal(gradient, gradient_again)
-    signal = slice(0, 3 if name == "box" else 4)  # without objects there is nothing to say about where they are
+    silent = {"box", "dag", *(["objectness"] if kind == "fcos" else [])}  # without objects there is nothing to say about where they are
+    signal = slice(0, 3 if name in silent else 4)
     assert (gradient[signal].flatten(1).abs().amax(1) > 0).all()
     for i in range(4):
         alone, alone_gradient = look(victim, images[i : i + 1], truths[i : i + 1], name)
         torch.testing.assert_close(alone[0], loss[i], rtol=1e-4, atol=1e-5)
         difference = (alone_gradient[0] - gradient[i]).norm()
         assert difference <= 1e-3 * gradient[i].norm() + 1e-7
-    if name == "box":
+    if name in silent:
         assert loss[3].abs() < 1e-6
 
 
@@ -118,8 +127,9 @@ def test_the_losses_add_up(trained, kind):
     victim = trained[kind]
     images, truths = scenes(3, 1)
     outputs = victim(images)
-    train, cls, box, vanish = (victim.loss(outputs, truths, name, 1.0) for name in victim.losses)
+    train, cls, box, objectness, vanish = (victim.loss(outputs, truths, name, 1.0) for name in LOSSES[:5])
     torch.testing.assert_close(train, cls + box)
+    assert (objectness < (box if kind == "fcos" else cls)).all()  # it is a part of that
     torch.testing.assert_close(vanish, -victim.loss(outputs, [nothing()] * 3, "train", 1.0))
 
 
@@ -166,6 +176,54 @@ def test_an_attack_lowers_quality(trained, kind):
     clean, attacked, control = (victim.quality(victim(x), truths).mean() for x in (images, moved, noise))
     assert attacked < 0.5 * control
     assert attacked < 0.5 * clean
+
+
+def still_right(victim, images, truths) -> Tensor:
+    """The share of the candidates on true objects whose likeliest class is the true one."""
+    right = [
+        (found.logs.argmax(1) == truth.labels[:, None])[overlaps(found, truth) >= 0.5]
+        for found, truth in zip(victim._candidates(victim(images)), truths, strict=True)
+    ]
+    return torch.cat(right).float().mean()
+
+
+GOALS = {  # what has to rise
+    "vanish": lambda victim, x, truths: -sum(found.scores[:1].sum() for found in victim.predict(victim(x))),
+    "fabricate": lambda victim, x, truths: sum(found.scores.sum() for found in victim.predict(victim(x))),
+    "mislabel": lambda *case: -still_right(*case),
+    "dag": lambda *case: -still_right(*case),
+    "ranking": lambda victim, x, truths: -victim.quality(victim(x), truths).mean(),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("faster-rcnn", name) for name in GOALS),
+        *(("fcos", name) for name in ("vanish", "fabricate", "ranking")),
+    ],  # its classes are guesses
+)
+def test_each_goal_is_reached(trained, kind, name):
+    victim = trained[kind]
+    images, truths = scenes(6, 4)
+    moved = images.clone()
+    for _ in range(5):
+        _, gradient = look(victim, moved, truths, name)
+        moved = (moved + 0.02 * gradient.sign()).clamp(images - 0.06, images + 0.06).clamp(0, 1)
+    before, after = (GOALS[name](victim, x, truths) for x in (images, moved))
+    assert after > before + 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_one_pass_whatever_the_goal(trained, kind):
+    images, truths = scenes(2, 4)
+    batch = Batch(("a", "b"), images, tuple(truths))
+    for name in ("fabricate", "mislabel", "ranking"):
+        objective = build(f"task:{name}", trained[kind], batch, "white-box")
+        PGD(steps=3).perturb(objective, images, Linf(0.01), streams=Streams(0, batch.ids))
+        assert objective.cost.forwards.tolist() == [4, 4]
+        assert objective.cost.backwards.tolist() == [3, 3]
+        assert not objective.cost.dead.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -274,3 +332,60 @@ def test_detections_are_drawn(trained):
     Detection().draw(ImageDraw.Draw(picture), found, classes=CLASSES, scale=2)
     assert picture.getpixel((20, 60)) != (0, 0, 0)
     assert picture.crop((100, 20, 122, 42)).getbbox() is None  # a score below 0.3
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    victims = {}
+    for kind in KINDS:
+        torch.manual_seed(0)
+        settings = {**HEAD, "score": 1e-6, "overlap": 0.5}
+        victims[kind] = Detection().victim(ToyBackbone(), kind=kind, classes=CLASSES, settings=settings).eval().requires_grad_(False)
+    return victims
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_candidates_become_the_detections(untrained, kind):
+    """Dropping the overlapping ones of each class leaves what the detector finds."""
+    victim, (images, _) = untrained[kind], scenes(2, 0)
+    outputs = victim(images)
+    for found, detections in zip(victim._candidates(outputs), victim.predict(outputs), strict=True):
+        labels = torch.arange(3).expand(len(found.logs), -1)
+        boxes, scores, labels = found.boxes.reshape(-1, 4), found.logs.exp().flatten(), labels.flatten()
+        real = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes, scores, labels = boxes[real], scores[real], labels[real]
+        kept = batched_nms(boxes, scores, labels, 0.5)[: len(detections.scores)]
+        torch.testing.assert_close(scores[kept], detections.scores, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(boxes[kept][0], detections.boxes[0], rtol=1e-3, atol=1e-2)
+
+
+def known(victim) -> list[str]:
+    """What the refusal of an objective says there is."""
+    with pytest.raises(SslrobError) as told:
+        build("qqqq", victim, Batch(("a",), scenes(1, 0)[0], tuple(scenes(1, 0)[1])), "white-box")
+    return told.value.hint.removeprefix("known: ").split(", ")
+
+
+def test_what_a_detector_lacks_is_refused_by_name(untrained):
+    torch.manual_seed(0)
+    victim = Detection().victim(ToyBackbone(), kind="fcos", classes=["only"], settings=HEAD)
+    assert "task:ranking" in known(victim)
+    assert "task:dag" not in known(victim)  # there is no wrong class
+    assert "task:mislabel" not in known(victim)
+    assert "task:objectness" in known(victim)
+    head = victim.detector.bbox_head
+    del head.loss_centerness
+    assert "task:objectness" not in known(victim)
+    with pytest.raises(SslrobError, match="'task:objectness'"):
+        build("task:objectness", victim, Batch(("a",), *scenes(1, 0)), "white-box")
+
+    class Odd(type(head)):
+        """A head that decodes its boxes in its own way."""
+
+        def _predict_by_feat_single(self, *args, **kwargs): ...
+
+    head.__class__ = Odd
+    assert {name for name in known(victim) if ":" in name} == {"task:train", "task:cls", "task:box", "task:vanish"}
+    assert set(victim.strongest) <= set(victim.losses)
+    for kind in KINDS:
+        assert len(untrained[kind].losses) == 9

@@ -32,6 +32,7 @@ class Segmentation(Task):
     """Which of k classes each pixel shows."""
 
     headline = "mIoU"
+    judged_by = "share of labelled pixels that are right"
     heads = tuple(KINDS)
 
     def dataset(self, root: Path, *, format: str, classes: Sequence[str], settings: Mapping[str, Any]) -> Masks:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from sslrob_mmcv.bridge import Maps, Prepare
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sslrob.backbone import Backbone
 from sslrob.errors import SslrobError
 from sslrob.task import Victim
 from sslrob_mmseg.dataset import IGNORED
+from sslrob_mmseg.losses import NAMES, pixels
 
 
 class Segmentor(Victim):
@@ -24,7 +24,8 @@ class Segmentor(Victim):
     mIoU can still fall.  An image without labelled pixels has nothing to lose: it is fooled from the start, its quality and its losses are 0.
     """
 
-    losses = ("ce", "segpgd", "cospgd")
+    losses = NAMES
+    strongest = ("cospgd", "js", "mask-spherical", "mask-ce")  # measured on the embedded collection
 
     def __init__(self, segmentor: nn.Module, prepare: Prepare) -> None:
         super().__init__()
@@ -61,21 +62,19 @@ class Segmentor(Victim):
         return logits[..., :h, :w]
 
     def loss(self, outputs: Tensor, targets: Sequence[Tensor], name: str, progress: float) -> Tensor:
-        """The mean over an image's labelled pixels of the cross-entropy, weighted pixel by pixel.  No gradient flows through the weights.
+        """The mean over an image's labelled pixels.  No gradient flows through weights, and no value counts them: see `sslrob_mmseg.losses`.
 
-        `ce`: 1.
-        `segpgd`: 1 - λ on pixels that are right, λ on those that are wrong; λ grows from 0 to 1/2 (Gu et al., SegPGD, ECCV 2022).
-        `cospgd`: the cosine between the softmax of the logits and the one-hot label (Agnihotri et al., CosPGD, ICML 2024).
+        `ce`: cross-entropy.
+        `segpgd`: its gradient weighs 1 - λ on pixels that are right, λ on those that are wrong; λ grows from 0 to 1/2 (Gu et al., SegPGD,
+        ECCV 2022; SEA's balanced cross-entropy).
+        `cospgd`: its gradient weighs the cosine between the softmax and the one-hot label (Agnihotri et al., CosPGD, ICML 2024).
+        `mask-ce`: its gradient is that of the pixels that are right, as long as there are any.
+        `js`: the Jensen-Shannon divergence between the softmax and the one-hot label, bounded by log 2.
+        `mask-spherical`: minus the true logit over the length of the logits; the gradient as in `mask-ce`.
+        The last three and `segpgd` are SEA's (Croce, Singh & Hein, ECCV 2024).
         """
         truth = self._truth(outputs, targets)
-        pixels = F.cross_entropy(outputs, truth, ignore_index=IGNORED, reduction="none")
-        if name == "segpgd":
-            pixels = torch.where(outputs.argmax(1) == truth, 1 - progress / 2, progress / 2) * pixels
-        elif name == "cospgd":
-            pixels = _cosine(outputs.detach(), truth) * pixels
-        elif name != "ce":
-            raise ValueError(f"no loss {name!r}; there are {', '.join(self.losses)}")
-        return pixels.flatten(1).sum(1) / _labelled(truth)
+        return pixels(outputs, truth, name, progress).flatten(1).sum(1) / _labelled(truth)
 
     def fooled(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
         return self.quality(outputs, targets) == 0
@@ -104,10 +103,3 @@ class Segmentor(Victim):
 def _labelled(truth: Tensor) -> Tensor:
     """(n,) labelled pixels, at least 1."""
     return (truth != IGNORED).flatten(1).sum(1).clamp_min(1)
-
-
-def _cosine(logits: Tensor, truth: Tensor) -> Tensor:
-    """(n, h, w) between the softmax and the one-hot label, which is the label's probability over the norm of all."""
-    shares = logits.softmax(1)
-    label = torch.where(truth == IGNORED, 0, truth)[:, None]
-    return shares.gather(1, label)[:, 0] / shares.norm(dim=1)

@@ -13,11 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from sslrob import Batch, Linf
+from sslrob.builtin.apgd import APGD
 from sslrob.builtin.gradient import PGD
+from sslrob.builtin.sea import SEA
 from sslrob.errors import SslrobError
 from sslrob.evaluate import Question, evaluate
 from sslrob.objective import TaskObjective
 from sslrob.objective import build as objective_of
+from sslrob.streams import Streams
 
 LOSSES = Segmentor.losses
 PROGRESS = 0.4
@@ -60,49 +63,107 @@ def pixels():
     return torch.randn(2, 3, 4, 5, generator=draw), labels
 
 
-def by_hand(logits, labels, weight):
-    """(n,) the weighted cross-entropies of the labelled pixels, one by one."""
+def by_hand(logits, labels, loss):
+    """(n,) the mean of a loss over the labelled pixels, one by one; `loss` takes a pixel's probabilities, label and logits."""
     losses = []
     for image, mask in zip(logits, labels, strict=True):
-        terms = []
-        for y, x in (mask != IGNORED).nonzero().tolist():
-            scores, label = image[:, y, x], int(mask[y, x])
-            probabilities = scores.exp() / scores.exp().sum()
-            terms.append(weight(probabilities, label) * -probabilities[label].log())
+        terms = [
+            loss(image[:, y, x].exp() / image[:, y, x].exp().sum(), int(mask[y, x]), image[:, y, x])
+            for y, x in (mask != IGNORED).nonzero().tolist()
+        ]
         losses.append(sum(terms) / len(terms))
     return torch.stack(losses)
 
 
-@pytest.mark.parametrize(
-    ("loss", "weight"),
-    [
-        ("ce", lambda p, label: 1.0),
-        ("segpgd", lambda p, label: 1 - PROGRESS / 2 if p.argmax() == label else PROGRESS / 2),
-        ("cospgd", lambda p, label: F.cosine_similarity(p, torch.eye(3)[label], dim=0)),
-    ],
-)
-def test_losses_are_the_papers_formulas_over_labelled_pixels(echo, pixels, loss, weight):
-    logits, labels = pixels
-    torch.testing.assert_close(echo.loss(echo(logits), list(labels), loss, PROGRESS), by_hand(logits, labels, weight))
+def crossed(p, label, logits):
+    return -p[label].log()
 
 
-def test_no_gradient_flows_through_cospgds_weights(echo, pixels):
+def jensen_shannon(p, label, logits):
+    truth = torch.eye(3)[label]
+    mean = (p + truth) / 2
+    return ((p * (p / mean).log()).sum() + (truth * (truth / mean).clamp_min(1e-30).log()).sum()) / 2
+
+
+def spherical(p, label, logits):
+    return -logits[label] / logits.square().sum().sqrt()
+
+
+def segpgd_weight(p, label):
+    return 1 - PROGRESS / 2 if p.argmax() == label else PROGRESS / 2
+
+
+def cospgd_weight(p, label):
+    return F.cosine_similarity(p, torch.eye(3)[label], dim=0)
+
+
+def mask(p, label):
+    return float(p.argmax() == label)
+
+
+FORMULAS = {  # what it counts, and the weight of a pixel's gradient
+    "ce": (crossed, lambda p, label: 1.0),
+    "segpgd": (crossed, segpgd_weight),
+    "cospgd": (crossed, cospgd_weight),
+    "mask-ce": (crossed, mask),
+    "js": (jensen_shannon, lambda p, label: 1.0),
+    "mask-spherical": (spherical, mask),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_are_the_papers_formulas_over_labelled_pixels(echo, pixels, loss):
+    """The value leaves the weights out; in the gradient they are there, as numbers."""
     logits, labels = pixels
-    x = logits.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(echo.loss(echo(x), list(labels), "cospgd", 1.0).sum(), x)
-    probabilities, onehot = logits.softmax(1), F.one_hot(labels.long().clamp_max(2), 3).movedim(-1, 1).float()
-    weight = F.cosine_similarity(probabilities, onehot, dim=1) * (labels != IGNORED)
-    expected = weight[:, None] * (probabilities - onehot) / (labels != IGNORED).sum((1, 2)).view(2, 1, 1, 1)
-    torch.testing.assert_close(gradient, expected)
+    formula, weight = FORMULAS[loss]
+    x, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ours = echo.loss(echo(x), list(labels), loss, PROGRESS)
+    torch.testing.assert_close(ours, by_hand(logits, labels, formula))
+    weighed = by_hand(y, labels, lambda p, label, z: weight(p.detach(), label) * formula(p, label, z))
+    torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), z)[0] for loss, z in ((ours, x), (weighed, y))))
 
 
 def test_segpgd_looks_at_right_pixels_first_and_at_all_of_them_last(echo, pixels):
     logits, labels = pixels
-    labels = list(labels)
-    plain = echo.loss(logits, labels, "ce", 1.0)
-    torch.testing.assert_close(echo.loss(logits, labels, "segpgd", 1.0), plain / 2)
+
+    def gradient(loss, progress, targets):
+        x = logits.clone().requires_grad_()
+        return torch.autograd.grad(echo.loss(x, targets, loss, progress).sum(), x)[0]
+
+    torch.testing.assert_close(gradient("segpgd", 1.0, list(labels)), gradient("ce", 1.0, list(labels)) / 2)
+    torch.testing.assert_close(gradient("segpgd", 0.0, list(labels)), gradient("mask-ce", 0.0, list(labels)))
     wrong = [torch.where(logits[i].argmax(0) == m, IGNORED, m) for i, m in enumerate(labels)]
-    assert not echo.loss(logits, wrong, "segpgd", 0.0).any()
+    assert not gradient("segpgd", 0.0, wrong).any()
+
+
+@pytest.mark.parametrize("loss", ["mask-ce", "mask-spherical"])
+def test_masks_are_off_in_an_image_where_no_pixel_is_right(echo, pixels, loss):
+    logits, labels = pixels
+    wrong = [torch.where(logits[0].argmax(0) == labels[0], IGNORED, labels[0]), labels[1]]
+    x = logits.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(echo.loss(x, wrong, loss, PROGRESS).sum(), x)
+    assert torch.equal(gradient[0].any(0), wrong[0] != IGNORED)
+    assert torch.equal(gradient[1].any(0), logits[1].argmax(0) == labels[1])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_turning_a_pixel_never_lowers_the_value(echo, loss):
+    """Or a search that compares values would shun what it is after."""
+    label = torch.tensor([[0]], dtype=torch.uint8)
+    lead = torch.linspace(2, -2, 41)
+    values = [echo.loss(torch.tensor([true, 0.0, 0.0]).view(1, 3, 1, 1), [label], loss, PROGRESS).item() for true in lead]
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e4])
+def test_saturated_and_equal_logits_give_finite_losses_and_gradients(echo, pixels, loss, scale):
+    logits, labels = pixels
+    x = (scale * logits).requires_grad_()
+    values = echo.loss(x, list(labels), loss, PROGRESS)
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    assert values.isfinite().all()
+    assert gradient.isfinite().all()
 
 
 def test_unlabelled_pixels_do_not_matter(echo, pixels):
@@ -241,6 +302,25 @@ def test_an_evaluation_end_to_end(trained, scenes):
     assert [row["clean"]["fooled"] for row in rows] == [False, False, True, False, False]
     assert rows[2]["forwards"] == 0
     assert not any(row["dead_gradients"] for row in rows)
+
+
+def test_sea_leaves_less_than_any_of_its_losses_alone(trained, scenes):
+    images, masks = scenes(3, seed=9)
+    masks[1][:] = IGNORED
+    batch, limits = Batch(tuple("abc"), images, masks), Linf(8 / 255)
+
+    def left(attack, name):
+        objective = objective_of(name, trained, batch, "white-box")
+        return trained.quality(trained(attack.perturb(objective, images, limits, streams=Streams(0, batch.ids))), masks), objective.cost
+
+    worst, cost = left(SEA(steps=10), "task")
+    assert set(trained.strongest) < set(LOSSES)
+    assert cost.backwards.tolist()[0] == 10 * len(trained.strongest)
+    first, _ = left(APGD(10, radii=(2.0, 1.5, 1.0)), f"task:{trained.strongest[0]}")
+    assert (worst <= first).all()
+    assert worst[1] == 0
+    paper, _ = left(SEA(steps=10, losses=("mask-ce", "segpgd", "js", "mask-spherical")), "task")
+    assert (paper[[0, 2]] < trained.quality(trained(images), masks)[[0, 2]] - 0.05).all()
 
 
 def test_embedding_objectives_find_the_backbone(trained, scenes):

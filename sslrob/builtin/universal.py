@@ -1,0 +1,55 @@
+"""Universal moves learned from the images of the fit split, by gradient ascent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sslrob.objective import Objective
+from sslrob.representation import resized
+from sslrob.streams import Streams
+from sslrob.threat_model import ThreatModel
+from sslrob.universal import GREY, Lessons, Universal, first, in_ball, looks, moved
+
+
+@dataclass(frozen=True)
+class UAP(Universal):
+    """Projected stochastic gradient ascent on the mean objective of many images (Shafahi et al., AAAI 2020), with ever shorter steps.
+
+    Images that are fooled already pull on: without them a move is found that fools fewer.
+    """
+
+    steps: Annotated[int, Field(ge=1, description="gradient steps, each of a batch of the fit split")] = 500
+    step_size: Annotated[float, Field(gt=0, description="length of the first step as a fraction of epsilon; it falls to zero")] = 0.2
+    clip: Annotated[float | None, Field(description="losses above it pull no more; 9 for ImageNet's cross-entropy; null: all do")] = None
+
+    def learn(self, lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
+        move = start(lessons, threat_model, streams)
+        for progress, objective, images in looks(lessons, self.steps):
+            gradient = pull(objective, moved(images, move, threat_model), progress, self.clip)
+            move = climb(move, gradient, threat_model, self.step_size * (1 - progress))
+        return move
+
+
+def start(lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
+    """A random move in the ball, (3, h, w) as the first image to learn from."""
+    _, _, images = next(looks(lessons, 1))
+    return in_ball(threat_model.random_move(images[:1], first(streams))[0], threat_model)
+
+
+def pull(objective: Objective, images: Tensor, progress: float, clip: float | None = None) -> Tensor:
+    """(3, h, w) the mean gradient of the objective; losses above `clip` count as flat."""
+    x = images.detach().requires_grad_()
+    loss = objective(x, progress=progress).loss
+    (gradient,) = torch.autograd.grad((loss if clip is None else loss.clamp_max(clip)).sum(), x)
+    return gradient.nan_to_num(0, 0, 0).mean(0)
+
+
+def climb(move: Tensor, gradient: Tensor, threat_model: ThreatModel, size: float) -> Tensor:
+    """The move after a step of `size` × epsilon up the gradient, in the ball."""
+    step = threat_model.steepest(resized(gradient[None], move), GREY + move[None], size)
+    return in_ball(move + step[0], threat_model)
