@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from contestants import ATTACKS, MINIMUM_NORM
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from sslrob import assemble, zoo_files
 from sslrob.builtin.classification import LinearClassifier
 from sslrob.choice import choose, usual_dataset
 from sslrob.data import batches
+from sslrob.epsilon import parse_epsilon
 from sslrob.plugins import installed
 from sslrob.table import table
 from sslrob.threat_model import NORMS
@@ -74,13 +76,13 @@ class Run:
 class Arena:
     """A model and the images that it gets right."""
 
-    def __init__(self, backbone: str, images: int, device: str) -> None:
+    def __init__(self, backbone: str, epsilon: str, images: int, device: str) -> None:
         zoo = zoo_files.load()
         task, chosen = assemble.task("classification"), usual_dataset(installed().find("task", "classification"), zoo)
         dataset, record = zoo.datasets[chosen], zoo.heads[choose(backbone, chosen, "linear", zoo).head]
         body = assemble.backbone(zoo.backbones[backbone], name=backbone)
         victim = assemble.victim(record, body, task, classes=dataset.classes, name=backbone, dataset=dataset, device=torch.device(device))
-        self.model, self.epsilon = Counted(victim).eval(), float(dataset.threat_model.partition(":")[2].partition("/")[0]) / 255
+        self.model, self.epsilon = Counted(victim).eval(), float(parse_epsilon(epsilon, "linf"))
         batch = next(iter(batches(assemble.dataset(dataset, task), images))).to(torch.device(device))
         self.all, labels = len(batch), torch.as_tensor(batch.targets, device=device)
         with torch.no_grad():
@@ -122,9 +124,8 @@ def compared(arena: Arena, attack: str, epsilon: float, repeats: int) -> dict[st
         except ImportError as error:
             print(f"{attack}: {name} is left out: {error}", file=sys.stderr)
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
-    for name, contestant in contestants.items():
-        arena.run(attack, contestant, epsilon) if repeats > 1 else None
-        del name
+    for contestant in contestants.values() if repeats > 1 else ():
+        arena.run(attack, contestant, epsilon)
     for _ in range(repeats):
         for name, contestant in contestants.items():
             runs[name].append(arena.run(attack, contestant, epsilon))
@@ -133,18 +134,9 @@ def compared(arena: Arena, attack: str, epsilon: float, repeats: int) -> dict[st
 
 def peak(options: argparse.Namespace, attack: str, contestant: str) -> float:
     """Megabytes that a contestant needs above what the model and the images take, in a process of its own."""
-    words = [
-        __file__,
-        attack,
-        "--only",
-        contestant,
-        "--backbone",
-        options.backbone,
-        "--images",
-        str(options.images),
-        "--device",
-        options.device,
-    ]
+    words = [__file__, attack, "--only", contestant]
+    for name in ("backbone", "epsilon", "images", "device"):
+        words += [f"--{name}", str(getattr(options, name))]
     return float(subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -178,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"of {', '.join(ATTACKS)}; default: all")
     parser.add_argument("--backbone", default="mini-swav-mi-at", help="of the zoo, with a linear head")
+    parser.add_argument("--epsilon", default="2/255", help="in Linf; minimum-norm attacks look as far as it takes")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -190,23 +183,30 @@ def main() -> None:
         parser.error(f"no attack {unknown[0]!r} here; there are {', '.join(ATTACKS)}")
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    arena, all_runs, lines = Arena(options.backbone, options.images, options.device), {}, []
-    for attack in options.attacks or ATTACKS:
-        epsilon = 1.0 * arena.images[0].numel() ** 0.5 if attack in MINIMUM_NORM else arena.epsilon
-        if options.only:
-            print(own_peak(arena, attack, options.only, epsilon))
-            return
-        runs = compared(arena, attack, epsilon, options.repeats)
-        memory = {name: peak(options, attack, name) for name in runs} if options.memory else {}
-        lines += rows(attack, runs, memory)
-        all_runs[attack] = {name: [asdict(run) for run in own] for name, own in runs.items()}
-        print(f"{attack} done", file=sys.stderr)
-    print(
-        f"{options.backbone}, {len(arena.images)} of {arena.all} images right, linf {arena.epsilon:.5f}, torch {torch.__version__}, {options.device}\n"
-    )
-    print(table(["attack", "library", "ratio", "seconds", "forwards", "backwards", "MB", "reached"], lines))
-    if options.json:
-        options.json.write_text(json.dumps(all_runs, indent=1), encoding="utf-8")
+    arena, all_runs, lines = Arena(options.backbone, options.epsilon, options.images, options.device), {}, []
+    if options.only:
+        (attack,) = options.attacks
+        print(own_peak(arena, attack, options.only, reach(arena, attack)))
+        return
+    told = f"{options.backbone}, {len(arena.images)} of {arena.all} images right, linf:{options.epsilon}"
+    print(f"{told}, torch {torch.__version__}, {options.device}\n")
+    try:
+        for attack in options.attacks or ATTACKS:
+            runs = compared(arena, attack, reach(arena, attack), options.repeats)
+            memory = {name: peak(options, attack, name) for name in runs} if options.memory else {}
+            lines += rows(attack, runs, memory)
+            all_runs[attack] = {name: [asdict(run) for run in own] for name, own in runs.items()}
+            print(f"{attack} done", file=sys.stderr)
+            if options.json:
+                options.json.write_text(json.dumps(all_runs, indent=1), encoding="utf-8")
+    except KeyboardInterrupt:
+        print("stopped; what was finished:", file=sys.stderr)
+    typer.echo(table(["attack", "library", "ratio", "seconds", "forwards", "backwards", "MB", "reached"], lines))
+
+
+def reach(arena: Arena, attack: str) -> float:
+    """The epsilon of an attack; for minimum-norm ones the length of the longest move that there is."""
+    return arena.images[0].numel() ** 0.5 if attack in MINIMUM_NORM else arena.epsilon
 
 
 if __name__ == "__main__":

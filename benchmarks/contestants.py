@@ -121,7 +121,7 @@ def quarter(epsilon: float) -> float:
     return epsilon / 4
 
 
-PGD, APGD, QUERIES, FAB = 20, 50, 500, 20  # steps and queries: those of a quick look, not those of a claim about a model
+PGD, APGD, TARGETED, QUERIES, FAB = 20, 50, 15, 500, 10  # steps and queries: those of a quick look, not those of a claim about a model
 
 ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
     "fgsm": {
@@ -147,7 +147,7 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "ART": partial(art, "ProjectedGradientDescentPyTorch", eps=same, eps_step=quarter, max_iter=PGD, num_random_init=1),
     },
     "mi-fgsm": {
-        "sslrob": partial(ours, "mi-fgsm", steps=PGD),
+        "sslrob": partial(ours, "momentum", steps=PGD, step_size=1 / PGD),
         "torchattacks": partial(torchattacks, "MIFGSM", eps=same, alpha=lambda epsilon: epsilon / PGD, steps=PGD),
     },
     "apgd": {
@@ -158,10 +158,10 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "ART": partial(art, "AutoProjectedGradientDescent", eps=same, eps_step=lambda e: 2 * e, max_iter=APGD, nb_random_init=1),
     },
     "apgd-t": {
-        "sslrob": partial(ours, "apgd-t", steps=APGD),
-        "pyautoattack": partial(pyautoattack, "APGDAttack_targeted", n_iter=APGD, n_restarts=1),
-        "torchattacks": partial(torchattacks, "APGDT", eps=same, steps=APGD, n_restarts=1),
-        "adv-lib": partial(adv_lib, "auto_pgd", "apgd_targeted", same, norm=float("inf"), n_iter=APGD, n_restarts=1),
+        "sslrob": partial(ours, "apgd-t", steps=TARGETED),
+        "pyautoattack": partial(pyautoattack, "APGDAttack_targeted", n_iter=TARGETED, n_restarts=1),
+        "torchattacks": partial(torchattacks, "APGDT", eps=same, steps=TARGETED, n_restarts=1),
+        "adv-lib": partial(adv_lib, "auto_pgd", "apgd_targeted", same, norm=float("inf"), n_iter=TARGETED, n_restarts=1),
     },
     "fab-t": {
         "sslrob": partial(ours, "fab-t", steps=FAB),

@@ -29,7 +29,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     share, z2 = hits / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half if hits else 0.0, centre + half if hits < n else 1.0  # exactly, where rounding would leave the share outside
 
 
 def bootstrap(

@@ -24,7 +24,9 @@ def test_wilson_at_the_ends():
     low, high = wilson(20, 20)
     assert high == 1.0
     assert low == pytest.approx(1 - wilson(0, 20)[1])
-    assert wilson(0, 5)[0] == 0.0
+    for n in range(1, 500):  # rounding must leave no share outside its interval
+        assert wilson(0, n)[0] == 0.0
+        assert wilson(n, n)[1] == 1.0
 
 
 def mean_of(values):

@@ -177,7 +177,7 @@ def _differences(comparison: Comparison) -> Figure:
             for test in one.tests:
                 if test.verdict == verdict:
                     found, y = test.difference, methods.index(test.backbone) + 0.28 * (j - (len(here) - 1) / 2)
-                    dot = panel.errorbar(found.value, y, xerr=[[found.value - found.low], [found.high - found.value]], **look)
+                    dot = panel.errorbar(found.value, y, xerr=[[reach] for reach in _reach(found)], **look)
                     handles.setdefault("backbone finetuned" if one.finetuned else "backbone frozen", dot)
         panel.axvline(0, color=REFERENCE, linewidth=0.8)
         panel.set_yticks(range(len(methods)), [comparison.names[name] for name in methods])
@@ -186,6 +186,11 @@ def _differences(comparison: Comparison) -> Figure:
         panel.set_xlabel(f"{here[0].metric} minus that of {comparison.names[str(comparison.study.reference)]}, points")
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2)
     return figure
+
+
+def _reach(found: Any) -> tuple[float, float]:
+    """How far an estimate's interval reaches down and up; a bootstrapped one need not hold the value."""
+    return max(0.0, found.value - found.low), max(0.0, found.high - found.value)
 
 
 def _factor(comparison: Comparison, those: Sequence[Table], factor: str, variants: Sequence[str]) -> Figure:
@@ -200,7 +205,7 @@ def _factor(comparison: Comparison, those: Sequence[Table], factor: str, variant
             found = [(i, r.clean if verdict == CLEAN else r.robust.get((attack, verdict))) for i, r in results]
             points = [(i, e) for i, e in found if e is not None]
             colour = REFERENCE if verdict == CLEAN else COLOURS[(k - 1) % len(COLOURS)]
-            error = [[e.value - e.low for _, e in points], [e.high - e.value for _, e in points]]
+            error = list(zip(*(_reach(e) for _, e in points), strict=True)) or None
             xs, ys = [i + 0.04 * (k - len(one.epsilons) / 2) for i, _ in points], [e.value for _, e in points]
             line = panel.errorbar(xs, ys, yerr=error, color=colour, marker=MARKERS[k % len(MARKERS)], markersize=4, linewidth=1.2)
             handles.setdefault(verdict_name(verdict), line)

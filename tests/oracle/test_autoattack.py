@@ -3,6 +3,8 @@
 The reference is `autoattack` of github.com/fra31/auto-attack; the package `pyautoattack` is a copy of it.
 """
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -16,9 +18,10 @@ from sslrob.objective import build
 from sslrob.streams import Streams
 from sslrob.threat_model import L1, L2, Linf
 
-autoattack = pytest.importorskip("autoattack")
-apgd, fab, square = (pytest.importorskip(f"autoattack.{name}") for name in ("autopgd_base", "fab_pt", "square"))
-projections = pytest.importorskip("autoattack.fab_projections")
+REFERENCE = next((name for name in ("autoattack", "pyautoattack") if find_spec(name)), "autoattack")
+autoattack = pytest.importorskip(REFERENCE)
+apgd, fab, square = (pytest.importorskip(f"{REFERENCE}.{name}") for name in ("autopgd_base", "fab_pt", "square"))
+projections = pytest.importorskip(f"{REFERENCE}.fab_projections")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
 STEPS, QUERIES, IMAGES = 30, 200, 256
@@ -108,7 +111,7 @@ def test_gradient_attacks_leave_no_more_images(trained, right, ours, robust, nor
         left.append(ours(mine, batch, threat_model, objective, seed).float().mean())
     wanted, reached = (float(torch.stack(shares).mean()) for shares in (theirs, left))
     assert 0.1 < wanted < 0.9  # elsewhere the comparison says little
-    slack = 4 if norm == "L1" else 1.5  # images: in L1 nine starts of the reference left from 138 to 147 of 256, ours from 139 to 143
+    slack = 4 if norm == "L1" else 1.5  # images: in L1 single starts, of the reference and ours alike, leave from 138 to 147 of 256
     assert reached <= wanted + slack / len(batch), f"{reached:.2%} left, the reference leaves {wanted:.2%}"
 
 
