@@ -124,8 +124,14 @@ def compared(arena: Arena, attack: str, epsilon: float, repeats: int) -> dict[st
         except ImportError as error:
             print(f"{attack}: {name} is left out: {error}", file=sys.stderr)
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
-    for contestant in contestants.values() if repeats > 1 else ():
-        arena.run(attack, contestant, epsilon)
+    for name in list(contestants):
+        try:
+            arena.run(attack, contestants[name], epsilon)
+        except Exception as error:  # another library's fault must not cost the others' figures
+            if name == "sslrob":
+                raise
+            print(f"{attack}: {name} is left out: {type(error).__name__}: {error}", file=sys.stderr)
+            del contestants[name], runs[name]
     for _ in range(repeats):
         for name, contestant in contestants.items():
             runs[name].append(arena.run(attack, contestant, epsilon))

@@ -147,7 +147,7 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "ART": partial(art, "ProjectedGradientDescentPyTorch", eps=same, eps_step=quarter, max_iter=PGD, num_random_init=1),
     },
     "mi-fgsm": {
-        "sslrob": partial(ours, "momentum", steps=PGD, step_size=1 / PGD),
+        "sslrob": partial(ours, "momentum", steps=PGD),
         "torchattacks": partial(torchattacks, "MIFGSM", eps=same, alpha=lambda epsilon: epsilon / PGD, steps=PGD),
     },
     "apgd": {
@@ -179,10 +179,10 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "pyautoattack": partial(pyautoattack, "AutoAttack"),
     },
     "carlini-wagner": {
-        "sslrob": partial(ours, "carlini-wagner", norm="l2", steps=PGD, searches=1),
-        "foolbox": partial(foolbox, "L2CarliniWagnerAttack", steps=PGD, binary_search_steps=1),
-        "torchattacks": partial(torchattacks, "CW", c=1e-3, steps=PGD, lr=0.01),
-        "adv-lib": partial(adv_lib, "carlini_wagner", "carlini_wagner_l2", max_iterations=PGD, num_binary_search_steps=1),
+        "sslrob": partial(ours, "carlini-wagner", norm="l2", steps=APGD, searches=1, weight=1.0),
+        "foolbox": partial(foolbox, "L2CarliniWagnerAttack", steps=APGD, binary_search_steps=1, initial_const=1.0),
+        "torchattacks": partial(torchattacks, "CW", c=1, steps=APGD, lr=0.01),
+        "adv-lib": partial(adv_lib, "carlini_wagner", "carlini_wagner_l2", max_iterations=APGD, binary_search_steps=1, initial_const=1.0),
     },
     "deepfool": {
         "sslrob": partial(ours, "deepfool", norm="l2", steps=PGD),
@@ -194,7 +194,7 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
     "ddn": {
         "sslrob": partial(ours, "ddn", norm="l2", steps=APGD),
         "foolbox": partial(foolbox, "DDNAttack", steps=APGD),
-        "adv-lib": partial(adv_lib, "decoupled_direction_norm", "ddn", steps=APGD),
+        "adv-lib": partial(adv_lib, "decoupled_direction_norm", "ddn", steps=APGD, levels=None),
     },
     "fmn": {
         "sslrob": partial(ours, "fmn", steps=APGD),

@@ -33,7 +33,7 @@ def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
     wanted = {name: record for name, record in there.items() if head in (None, name, record.kind)}
     if not wanted:
         _require_trained(str(head), members, dataset, zoo)
-        raise unknown(f"head of {word!r} on {dataset!r}", str(head), {*there, *(record.kind for record in there.values())})
+        raise _unknown_head(word, str(head), members, dataset, zoo)
     candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
     backbone = one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
     own = [name for name, record in wanted.items() if record.backbone == backbone]
@@ -56,6 +56,9 @@ def surrogate(word: str, dataset: str, zoo: Zoo) -> Choice:
             hint = f"add --surrogate {' or '.join(there)}" if there else f"choose a backbone with a head on {dataset!r}: sslrob zoo list"
             raise SslrobError(f"surrogate {word!r} is a head on dataset {head.dataset!r}, not {dataset!r}", hint=hint)
         return Choice(head.backbone, word)
+    if word not in (known := {*zoo.backbones, *zoo.families()}):
+        heads = {name for name, record in zoo.recorded("head").items() if record.dataset == dataset}
+        raise unknown("surrogate", word, known | heads, broken=zoo.complaints())
     try:
         return choose(word, dataset, None, zoo)
     except SslrobError as error:
@@ -71,6 +74,27 @@ def _require_trained(head: str, members: Sequence[str], dataset: str, zoo: Zoo) 
     for name, record in zoo.untrained.items():
         if record.dataset == dataset and record.backbone in members and head in (name, record.kind):
             zoo.get("head", name)
+
+
+def _unknown_head(word: str, head: str, members: Sequence[str], dataset: str, zoo: Zoo) -> SslrobError:
+    """Where a recipe makes heads of this kind, its command is the hint."""
+    there = {name: record for name, record in zoo.recorded("head").items() if record.dataset == dataset and record.backbone in members}
+    error = unknown(f"head of {word!r} on {dataset!r}", head, {*there, *(record.kind for record in there.values())})
+    if fitting := [name for name in _fitting(dataset, zoo) if zoo.recipes[name].kind == head]:
+        error.hint = f"train one: {_training(fitting, members[0], dataset, zoo)}"
+    return error
+
+
+def _fitting(dataset: str, zoo: Zoo) -> list[str]:
+    """The recipes that make heads on a data set."""
+    data = zoo.datasets[dataset]
+    return [name for name, recipe in zoo.recipes.items() if recipe.task == data.task and data.fit is not None]
+
+
+def _training(recipes: Sequence[str], backbone: str, dataset: str, zoo: Zoo) -> str:
+    """The command of the usual one of some recipes."""
+    recipe = min(recipes, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
+    return f"sslrob train --backbone {backbone} --recipe {recipe}" + ("" if zoo.datasets[dataset].default else f" --dataset {dataset}")
 
 
 def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
@@ -92,12 +116,8 @@ def _no_head(word: str, members: Sequence[str], dataset: str, zoo: Zoo) -> Sslro
     offers += [f"--dataset {' or '.join(datasets)}"] if datasets else []
     others = f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads"
     error = SslrobError(f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo", hint=others)
-    data = zoo.datasets[dataset]
-    fitting = [name for name, recipe in zoo.recipes.items() if recipe.task == data.task and data.fit is not None]
-    if fitting:
-        recipe = min(fitting, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
-        command = f"sslrob train --backbone {members[0]} --recipe {recipe}" + ("" if data.default else f" --dataset {dataset}")
-        error.hint, error.note = f"train one: {command}", f"or {others}" if offers else ""
+    if fitting := _fitting(dataset, zoo):
+        error.hint, error.note = f"train one: {_training(fitting, members[0], dataset, zoo)}", f"or {others}" if offers else ""
     else:
         scripts = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
         error.note = f"heads on {dataset!r} are trained by: {'; '.join(scripts)}" if scripts else ""

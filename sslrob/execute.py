@@ -81,6 +81,7 @@ def run(
     chosen = order(data)[:limit]
     if not chosen:
         raise SslrobError("there is no image to evaluate", hint="check the data set and --limit")
+    learning.require_unseen(spec, data)
     store, devices = Run(runs / spec.name), chosen_devices(device)
     with store.alone():
         started = time.monotonic()
@@ -107,7 +108,8 @@ def run(
             asked = {data.ids[i] for i in chosen}
             rows = [row for row in store.rows() if row["id"] in asked]
             results = summarise(task, rows)
-            for flag in [*trust.of_rows(rows), *_off(spec, data, results)]:
+            taught = [one for one in (learned.get("universal", before.get("universal")),) if one is not None]
+            for flag in [*trust.of_rows(rows), *trust.dead_gradients(taught), *_off(spec, data, results)]:
                 flags[flag.name] = flag._asdict()
         except Exception as error:
             store.fail(error)

@@ -144,6 +144,10 @@ def _attack(name: str, zoo: Zoo, plugins: Plugins) -> tuple[records.Attack, Comp
             f"attack {name!r} is for {', '.join(sorted(kind.tasks))} alone, and hardening is no task",
             hint="choose another: sslrob attacks list",
         )
+    if kind.objectives is not None or not kind.bounded:
+        alone = f"is for objective {' or '.join(sorted(kind.objectives))} alone, and hardening has its own" if kind.objectives else ""
+        told = alone or "keeps to no epsilon, and hardening needs one"
+        raise SslrobError(f"attack {name!r} {told}", hint="choose another: sslrob attacks list")
     if kind.fit is not Attack.fit:
         raise SslrobError(
             f"attack {name!r} learns from images first, which a training cannot wait for", hint="choose another: sslrob attacks list"

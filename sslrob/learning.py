@@ -39,10 +39,10 @@ def prepare(spec: Spec, store: Run, fit: Callable[[], Dataset], victim: Callable
     """What the record tells of the run's universal move, learned now if it was not before; None if there is none to learn.
 
     Args:
-        fit, victim: called only if there is something to learn.
+        victim: called only if there is something to learn.
 
     Raises:
-        SslrobError: the move is gone that the run's rows were made with, or it is another run's.
+        SslrobError: the move is gone that the run's rows were made with, or it is another run's, or of other images.
         RunFailed: the device or the disk cannot take it.
     """
     if spec.perturbation is not None or not isinstance(attack := _attack(spec), universal.Universal):
@@ -57,11 +57,21 @@ def prepare(spec: Spec, store: Run, fit: Callable[[], Dataset], victim: Callable
             raise TypeError(f"{type(attack).__name__}.fit() returned {type(move).__name__}, not a Move: override learn() alone")
         learned_on = spec.head.id if spec.head is not None else spec.subject
         told = {"attack": spec.attack.model_dump(mode="json"), "threat_model": spec.threat_model, "learned_on": learned_on}
-        universal.save(path, move, {**told, "run": spec.id, "cost": lessons.spent()})
+        universal.save(path, move, {**told, "run": spec.id, "fit": lessons.data.fingerprint, "cost": lessons.spent()})
     found = universal.told(path)
     if found.get("run") != spec.id:
         raise SslrobError(f"{str(path)!r} is the move of another run", hint="move it away and run again")
+    if found.get("fit") != fit().fingerprint:
+        raise SslrobError(f"{str(path)!r} was learned from another fit split", hint="restore the data, or move it away and run again")
     return {"file": universal.FILE, "sha256": weights.sha256(path), **found["cost"]}
+
+
+def require_unseen(spec: Spec, data: Dataset) -> None:
+    """Raises:
+    SslrobError: the move that is used again was learned from the very images that are evaluated.
+    """
+    if spec.perturbation is not None and universal.told(weights.fetch(spec.perturbation.weights)).get("fit") == data.fingerprint:
+        raise SslrobError("the move was learned from the images that are evaluated", hint="choose another data set, or learn another move")
 
 
 def ready(spec: Spec, folder: Path, fit: Callable[[], Dataset], victim: Victim) -> Attack:
@@ -100,8 +110,9 @@ class FitBatches:
             yield objective, batch.images
 
     def spent(self) -> dict[str, int]:
-        """Passes of single images through the victim, so far."""
-        return {key: sum(int(getattr(cost, key).sum()) for cost in self._costs) for key in ("forwards", "backwards")}
+        """Passes of single images through the victim, so far, and how many gradients were dead."""
+        told = {"forwards": "forwards", "backwards": "backwards", "dead": "dead_gradients"}
+        return {name: sum(int(getattr(cost, key).sum()) for cost in self._costs) for key, name in told.items()}
 
 
 def _attack(spec: Spec) -> Attack:

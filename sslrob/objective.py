@@ -125,6 +125,11 @@ class Objective(ABC):
         """
         raise SslrobError(f"{type(self).__name__} has no loss {loss!r}", hint="use --objective task")
 
+    @property
+    def named(self) -> bool:
+        """Whether this very loss was asked for, so that no attack chooses another."""
+        return True
+
     def strongest(self) -> tuple[Objective, ...]:
         """The same goal by each of the losses that a cascade tries in turn; itself alone, where the loss was asked for."""
         return (self,)
@@ -231,7 +236,7 @@ class TaskObjective(Objective):
     def raising(self, loss: str) -> Objective:
         known = self.victim.losses if self.aims is None else self.victim.targeted
         if loss not in known:
-            raise unknown("loss", loss, known)
+            raise unknown("loss of this victim", loss, known)
         return replace(self, loss=loss, named=True)
 
     def strongest(self) -> tuple[Objective, ...]:

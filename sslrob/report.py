@@ -23,10 +23,11 @@ WEAKNESS = {
     "pgd": "PGD alone is one search, from random starts.",
     "noise-gaussian": "Random noise is a control, the floor that any attack has to beat.",
     "noise-sign": "Random noise is a control, the floor that any attack has to beat.",
-    "corruption": "A corruption is a control: it looks for nothing, and happens without an adversary.",
+    "hop-skip-jump": "It begins at an image that fools: where it finds none, it moves nothing.",
 }
 UNSEEN = "The attack never saw the victim: one that does finds more."
 CAVEAT = "An upper bound on robustness, by this one attack: a stronger one may find less."
+NO_BOUND = {"corruption": "No bound on robustness: a corruption is a control, which looks for nothing and happens without an adversary."}
 
 
 def find(word: str, runs: Path) -> Path:
@@ -83,8 +84,7 @@ def show(record: Record, *, titled: bool = True) -> str:
     """
     parts = [typer.style(sentence(record), bold=True)] if titled else []
     if "results" in record:
-        weakness = UNSEEN if record["spec"].get("surrogates") else WEAKNESS.get(record["spec"]["attack"]["use"].rpartition("/")[2], "")
-        parts += [_metrics(record), aligned(list(_figures(record))), f"{CAVEAT}  {weakness}".rstrip()]
+        parts += [_metrics(record), aligned(list(_figures(record))), _worth(record["spec"])]
     if record["status"] != "finished":
         parts.append(_unfinished(record))
     places = list(_places(record))
@@ -102,7 +102,7 @@ def estimate(metric: Mapping[str, float | None] | None) -> str:
     """`31.2 [28.0, 34.1]`; a dash for what is not defined."""
     if not metric or metric["value"] is None:
         return "–"
-    return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
+    return f"{metric['value']:z.1f} [{metric['low']:z.1f}, {metric['high']:z.1f}]"
 
 
 def _figures(record: Record) -> Iterator[tuple[str, str]]:
@@ -185,6 +185,19 @@ def _row(record: Record) -> Sequence[str]:
     flags = ", ".join(flag["name"] for flag in record["flags"]) or "none"
     success, lost = estimate(results["attack_success_rate"]), estimate(results["lost"]) if results.get("lost") else ""
     return (*named, str(results["images"]), headline, clean, robust, success, lost, flags)
+
+
+def _worth(spec: Mapping[str, Any]) -> str:
+    """What the numbers are worth."""
+    search = spec["attack"]["use"].rpartition("/")[2]
+    weakness = UNSEEN if _unseen(spec) else WEAKNESS.get(search, "")
+    return NO_BOUND.get(search) or f"{CAVEAT}  {weakness}".rstrip()
+
+
+def _unseen(spec: Mapping[str, Any]) -> bool:
+    """Whether the attack saw surrogates, none of which is the victim itself."""
+    seen = [one["head"]["id"] for one in spec.get("surrogates", ())]
+    return bool(seen) and (not spec.get("head") or spec["head"]["id"] not in seen)
 
 
 def _through(record: Record) -> str:

@@ -87,7 +87,7 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     choice = choose(str(asked.backbone), dataset_id, asked.head, zoo)
     head = zoo.heads[choice.head]
     if move is None and not asked.surrogates:
-        require_loss(attack.objective, choice.head, head, task)
+        require_loss(attack, choice.head, head, task, typed=asked.objective is not None)
     within = radius(asked, head.threat_model or dataset.threat_model, attack, move, plugins)
     return Spec(
         **common,
@@ -203,7 +203,7 @@ def _surrogates(asked: Words, dataset: str, attack: AttackSpec, task: Component,
         choice = surrogate(word, dataset, zoo)
         if choice.head in found:
             raise SslrobError(f"surrogate {choice.head!r} is meant twice", hint=f"leave out --surrogate {word}")
-        require_loss(attack.objective, choice.head, zoo.heads[choice.head], task)
+        require_loss(attack, choice.head, zoo.heads[choice.head], task, typed=asked.objective is not None)
         found[choice.head] = SurrogateSpec(backbone=_backbone(choice.backbone, zoo, plugins), head=_head(choice, zoo, task))
     return tuple(found[head] for head in sorted(found))
 

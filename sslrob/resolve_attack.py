@@ -68,16 +68,23 @@ def _objective(objective: str, name: str, attack: type[Attack]) -> str:
     return str(Goal.parse(objective))
 
 
-def require_loss(objective: str, name: str, head: records.Head, task: Component) -> None:
-    """Raises:
-    SslrobError: victims with this head have no such loss.  Where that is not known before one is built, it is seen then.
+def require_loss(attack: AttackSpec, name: str, head: records.Head, task: Component, *, typed: bool) -> None:
+    """Look at the loss before a victim is built.
+
+    Args:
+        name, head: of the victim, or of a surrogate.
+        typed: whether --objective named the loss, rather than the attack's preset.
+
+    Raises:
+        SslrobError: victims with this head have no such loss.  Where that is not known before one is built, it is seen then.
     """
-    kind, colon, loss = objective.partition(":")
+    kind, colon, loss = attack.objective.partition(":")
     known = task.load().losses(head.kind) if colon and kind == "task" else ()
     if known and loss not in known:
         close = close_names(loss, known)
         hint = f"did you mean 'task:{close[0]}'?" if close else f"its losses are {', '.join(known)}"
-        raise SslrobError(f"no loss of head {name!r} is named {loss!r}", hint=hint)
+        note = "" if typed else f"attack {attack.id!r} raises {attack.objective}; --objective task raises the head's usual loss instead"
+        raise SslrobError(f"no loss of head {name!r} is named {loss!r}", hint=hint, note=note)
 
 
 def radius(asked: Words, usual: str, attack: AttackSpec, move: PerturbationSpec | None, plugins: Plugins) -> str:

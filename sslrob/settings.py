@@ -15,6 +15,7 @@ from sslrob.zoo import Settings
 
 Checked = TypeVar("Checked")
 COMMAND = "change --set {key}=VALUE, or the zoo entry"
+LIST = "write a list: --set {key}=[VALUE,VALUE]"
 ENTRY = "correct it in the zoo entry, or leave it out for its default; settings: {known}"
 
 
@@ -69,10 +70,12 @@ def complete(cls: type, given: Mapping[str, Any], overrides: Sequence[str], what
             valid = adapter.validate_python(values)
         except ValidationError as error:  # a second try for what no text can be: null, lists, mappings
             wrong = {str(e["loc"][0]) for e in error.errors() if e["loc"]}
+            parsed = {key: _parsed(texts[key]) for key in wrong & texts.keys()}
             try:
-                valid = adapter.validate_python({**values, **{key: _parsed(texts[key]) for key in wrong & texts.keys()}})
-            except ValidationError:
-                raise _wrong_setting(error, list(adapter.json_schema().get("properties", {})), what, COMMAND) from None
+                valid = adapter.validate_python({**values, **parsed})
+            except ValidationError as again:
+                meant = again if any(isinstance(value, list | dict) for value in parsed.values()) else error
+                raise _wrong_setting(meant, list(adapter.json_schema().get("properties", {})), what, COMMAND) from None
     except TypeError as error:
         raise SslrobError(f"{what} cannot be made: {error}", hint="tell the author of its plugin") from error
     settings: Settings = adapter.dump_python(valid, mode="json")
@@ -92,10 +95,11 @@ def _wrong_setting(error: ValidationError, known: Sequence[str], what: str, hint
     if key and key not in known:
         return _no_such(key, known, what)
     place = ".".join(map(str, first["loc"]))
-    reason = first["msg"][:1].lower() + first["msg"][1:]
+    message = first["msg"].removeprefix("Value error, ")
+    reason = message[:1].lower() + message[1:]
     if not key:
         return SslrobError(f"{what}: {reason}", hint="change its settings with --set KEY=VALUE, or in the zoo entry")
-    told = hint.format(key=key, known=", ".join(known))
+    told = (LIST if hint == COMMAND and first["type"] in ("list_type", "tuple_type") else hint).format(key=key, known=", ".join(known))
     return SslrobError(f"setting {place!r} of {what}: {reason}, got {first['input']!r}", hint=told)
 
 

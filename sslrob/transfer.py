@@ -28,6 +28,10 @@ class Surrogates(Objective):
     def name(self) -> str:
         return self.parts[0].name
 
+    @property
+    def named(self) -> bool:
+        return self.parts[0].named
+
     def raising(self, loss: str) -> Objective:
         return replace(self, parts=tuple(part.raising(loss) for part in self.parts))
 

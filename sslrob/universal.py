@@ -27,6 +27,7 @@ from sslrob.threat_model import ThreatModel
 FILE = "universal.safetensors"  # in the folder of the run that learned it
 FORMAT = 1
 KEY = "sslrob"  # of what a file tells of its move
+AGAIN = "copy it again, or move its run's folder away and do that run again"
 GREY = 0.5
 
 Lessons = Iterable[tuple[Objective, Tensor]]  # a goal on n images, and the images (n, 3, h, w); it can be gone through again
@@ -130,7 +131,7 @@ def load(path: Path) -> Move:
 
 
 def told(path: Path) -> dict[str, Any]:
-    """What a file tells of its move: how it was learned, on what, and in which threat model.
+    """What a file tells of its move: how it was learned, on what, from which images, and in which threat model.
 
     Raises:
         SslrobError: the file is missing, damaged, or none of a universal move.
@@ -142,7 +143,7 @@ def told(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             found: Any = json.loads((file.metadata() or {}).get(KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise SslrobError(f"{str(path)!r} is not a whole safetensors file: {str(error).splitlines()[0]}", hint=hint) from error
+        raise SslrobError(f"{str(path)!r} is not a whole safetensors file: {str(error).splitlines()[0]}", hint=AGAIN) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise SslrobError(f"{str(path)!r} holds no universal move that this version of sslrob wrote", hint=hint)
     return found

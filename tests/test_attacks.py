@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sslrob.attack import Best
-from sslrob.builtin.gradient import COMPACT_EVERY, FGSM, PGD
+from sslrob.builtin.gradient import COMPACT_EVERY, FGSM, PGD, RSFGSM
 from sslrob.builtin.noise import Noise
 from sslrob.builtin.restarts import Restarts
 from sslrob.data import Batch
@@ -79,6 +79,19 @@ def test_fgsm_is_one_step_of_full_length_whether_or_not_it_helps():
     found, cost = attack_it(FGSM(), batch, toy.victim, Linf(0.01))
     assert torch.allclose((found - batch.images).abs(), torch.full_like(found, 0.01), atol=1e-6)
     assert cost.forwards.tolist() == cost.backwards.tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("attack", [FGSM(), RSFGSM(), PGD(steps=1)], ids=str)
+def test_losses_that_anneal_are_at_their_beginning_in_a_single_step(attack):
+    seen = []
+
+    class Annealing(LinearVictim):
+        def loss(self, outputs, targets, name, progress):
+            seen.append(progress)
+            return super().loss(outputs, targets, name, progress)
+
+    attack_it(attack, toys()["classification"].batch(), Annealing(), Linf(8 / 255))
+    assert seen[0] == 0
 
 
 def test_noise_is_weaker_than_gradients_and_stronger_than_one_draw():

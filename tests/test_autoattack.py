@@ -36,7 +36,7 @@ def stages(victim, batch, threat_model, name="task", **settings):
 
 def test_the_published_defaults(victim, batch):
     """fra31/auto-attack at 100 steps and 5000 queries, as its authors set its three versions."""
-    assert AutoAttack() == AutoAttack("standard", steps=100, queries=5000, targets=None, restarts=None, looks=20)
+    assert AutoAttack() == AutoAttack("standard", steps=100, queries=5000, targets=None, restarts=None, looks=None)
     square = ("square", Square(queries=5000, area=0.8), "ce")
     targeted = [
         ("apgd-t", TargetedAPGD(steps=100, targets=9), "ce"),

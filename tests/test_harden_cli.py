@@ -157,6 +157,8 @@ def test_what_changes_the_weights_changes_what_it_is_made_from(capsys):
         (["--defense", "drfit"], "no defense is named 'drfit'"),
         (["--attack", "pdg"], "no attack is named 'pdg'"),
         (["--attack", "universal"], "learns from images first"),
+        (["--attack", "hop-skip-jump"], "is for objective task alone"),
+        (["--attack", "corruption"], "keeps to no epsilon"),
         (["--dataset", "bare"], "'bare' has no fit split"),
         (["--epsilon", "4"], "epsilon 4 is not on the [0, 1] scale"),
         (["--set", "rats=1"], "defense 'drift-more' has no setting 'rats'"),

@@ -54,6 +54,21 @@ def test_deepfool_overshoots_by_what_it_is_told():
     assert cost.backwards.tolist() == [1] * 6
 
 
+def test_what_deepfool_costs_an_image_depends_on_no_other():
+    class Steep(LinearVictim):
+        """The farther from the border, the more steps back to it."""
+
+        def forward(self, images):
+            return super().forward(images).sinh()
+
+    batch = toys()["classification"].batch()
+    _, together = attack_it(DeepFool(), batch, Steep(), L2(2.0))
+    alone = [attack_it(DeepFool(), batch[torch.arange(6) == i], Steep(), L2(2.0))[1] for i in range(6)]
+    assert len({*together.forwards.tolist()}) > 1
+    assert together.forwards.tolist() == [int(cost.forwards) for cost in alone]
+    assert together.backwards.tolist() == [int(cost.backwards) for cost in alone]
+
+
 @pytest.mark.parametrize("attack", [DDN(steps=60), FMN(steps=60)], ids=["ddn", "fmn"])
 def test_a_step_costs_one_pass_each_way_and_what_found_nothing_one_more_look(attack):
     toy = toys()["classification"]
@@ -162,6 +177,13 @@ def test_a_margin_replaces_the_loss_unless_one_was_asked_for():
     assert by_margin(objective) is objective
 
 
+def test_a_margin_is_found_by_victims_whose_cascade_has_one_loss():
+    class OneLoss(LinearVictim):
+        losses, strongest = ("logistic", "margin"), ("logistic",)
+
+    assert by_margin(build("task", OneLoss(), toys()["classification"].batch(), "white-box")).name == "margin"
+
+
 class TestSmallest:
     images = torch.zeros(3, 3, 2, 2)
 
@@ -178,6 +200,16 @@ class TestSmallest:
         assert smallest.result()[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.1, 0.1])
         assert smallest.distance.tolist() == pytest.approx([torch.inf, torch.inf, 0.1])
         assert smallest.nearest.tolist() == pytest.approx([0.3, 0.3, 0.1])
+
+    def test_where_another_victim_judges_the_lowest_quality_wins_throughout(self):
+        smallest = Smallest(self.images, Linf(0.25))
+        for size, quality in ((0.2, -1.0), (0.1, -0.1), (0.3, -5.0)):
+            look = self.feedback([quality] * 3, [True] * 3)
+            look.final = False
+            smallest.update(self.images + size, look)
+        assert smallest.result()[:, 0, 0, 0].tolist() == pytest.approx([0.2] * 3)
+        assert smallest.distance.tolist() == [torch.inf] * 3
+        assert smallest.nearest.tolist() == pytest.approx([0.1] * 3)
 
     def test_a_part_is_updated_in_its_place(self):
         smallest = Smallest(self.images, Linf(0.25))

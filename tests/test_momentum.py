@@ -65,10 +65,12 @@ class Turning(LinearVictim):
 def test_a_step_follows_the_sum_of_gradients_of_equal_size():
     """Each gradient counts alike however large, so with full decay a second one the other way undoes the first: no step is taken."""
     batch = toys()["classification"].batch()
-    one, two, three = (attack_it(Momentum(steps=steps), batch, Turning(), Linf(0.01))[0] - batch.images for steps in (1, 2, 3))
+    one, two, three = (attack_it(Momentum(steps, 0.1), batch, Turning(), Linf(0.01))[0] - batch.images for steps in (1, 2, 3))
     assert torch.allclose(two, one, atol=1e-7)
     assert torch.allclose(three, 2 * one, atol=1e-7)
-    forgetful = attack_it(Momentum(steps=2, decay=0.0), batch, Turning(), Linf(0.01))[0]
+    usual = attack_it(Momentum(4), batch, Turning(), Linf(0.01))[0]  # four steps of a quarter of epsilon each reach it
+    assert torch.equal(usual, attack_it(Momentum(4, 0.25), batch, Turning(), Linf(0.01))[0])
+    forgetful = attack_it(Momentum(2, 0.1, decay=0.0), batch, Turning(), Linf(0.01))[0]
     assert torch.allclose(forgetful, batch.images, atol=1e-7)
 
 

@@ -56,6 +56,17 @@ def store(folder: Path, record: dict, rows: int = 0) -> Path:
     return folder
 
 
+def test_a_corruption_bounds_nothing():
+    attack = {**SPEC["attack"], "id": "weather", "use": "sslrob/corruption"}
+    told = show({**RECORD, "spec": {**SPEC, "attack": attack, "threat_model": "linf:1"}, "sentence": "weather", "folder": "gone"})
+    assert "No bound on robustness: a corruption is a control" in told
+    assert "An upper bound" not in told
+
+
+def test_a_share_that_rounds_to_nothing_has_no_sign():
+    assert estimate({"value": -0.04, "low": -0.9, "high": 0.3}) == "0.0 [-0.9, 0.3]"
+
+
 def test_a_finished_run(golden, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = store(Path("runs/toy-swav-toys-pgd-0123abcd"), RECORD, rows=2)

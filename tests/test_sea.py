@@ -45,7 +45,8 @@ def test_an_image_keeps_the_worst_of_its_losses(toy):
 
 def test_a_loss_that_is_asked_for_is_the_only_one(toy):
     expected, _, _ = attacked(toy, APGD(10, radii=(2.0, 1.5, 1.0)), "task:segpgd")
-    for attack, name in ((SEA(steps=10), "task:segpgd"), (SEA(steps=10, losses=("segpgd",)), "task")):
+    asked = ((SEA(steps=10), "task:segpgd"), (SEA(steps=10, losses=("segpgd",)), "task"), (SEA(steps=10, losses=("ce",)), "task:segpgd"))
+    for attack, name in asked:
         found, _, objective = attacked(toy, attack, name)
         assert torch.equal(found, expected)
         assert set(objective.cost.backwards.tolist()) == {10}
@@ -58,8 +59,9 @@ def test_an_image_that_is_fooled_is_done(toy):
 
 
 def test_losses_that_the_victim_lacks_are_refused(toy):
-    with pytest.raises(SslrobError, match="'mask-ce'"):
+    with pytest.raises(SslrobError, match="no loss of this victim is named 'mask-ce'") as caught:
         attacked(toy, SEA(steps=3, losses=("mask-ce",)))
+    assert "--set losses=[]" in caught.value.note
 
 
 def test_radii_end_at_the_true_one():

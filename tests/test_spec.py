@@ -530,5 +530,22 @@ def test_settings_that_contradict_each_other() -> None:
             if self.low > self.high:
                 raise ValueError("low is above high")
 
-    with pytest.raises(SslrobError, match=r"^attack 'picky': value error, low is above high$"):
+    with pytest.raises(SslrobError, match=r"^attack 'picky': low is above high$"):
         complete(Picky, {}, ["low=5"], "attack 'picky'")
+
+
+def test_what_is_wrong_in_a_list_is_told_of_the_list() -> None:
+    @dataclass(frozen=True)
+    class Listed(Concrete):
+        radii: tuple[float, ...] = (1.0,)
+
+        def __post_init__(self) -> None:
+            if self.radii[-1] != 1:
+                raise ValueError("the last is not 1")
+
+    assert complete(Listed, {}, ["radii=[2,1]"], "attack 'listed'") == {"radii": [2.0, 1.0]}
+    with pytest.raises(SslrobError, match=r"^attack 'listed': the last is not 1$"):
+        complete(Listed, {}, ["radii=[2,1.5]"], "attack 'listed'")
+    with pytest.raises(SslrobError, match="got '2,1'") as caught:
+        complete(Listed, {}, ["radii=2,1"], "attack 'listed'")
+    assert caught.value.hint == "write a list: --set radii=[VALUE,VALUE]"

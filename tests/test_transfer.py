@@ -13,8 +13,10 @@ import torch
 
 from sslrob import Attack, Backbone, Task, cli, hookimpl, zoo
 from sslrob.builtin.apgd import APGD
+from sslrob.builtin.fab import FAB, TargetedFAB
 from sslrob.builtin.gradient import COMPACT_EVERY, FGSM, PGD
 from sslrob.builtin.hop_skip_jump import HopSkipJump
+from sslrob.builtin.minimal import FMN
 from sslrob.builtin.noise import Noise
 from sslrob.builtin.restarts import Restarts
 from sslrob.builtin.spsa import SPSA
@@ -169,6 +171,18 @@ def test_pgd_looks_no_further_only_where_the_surrogate_judges():
     assert costs[1] == 41
 
 
+@pytest.mark.parametrize("attack", [FMN(steps=10), FAB(steps=10), TargetedFAB(steps=10)], ids=lambda a: type(a).__name__)
+def test_the_smallest_move_that_fools_a_surrogate_is_not_the_answer(attack):
+    """Within the threat model the search came by images that the surrogate is surer to get wrong."""
+    surrogate, threat_model = other(0.3), L2(0.5)
+    seen, batch = through((surrogate,), "task", toys()["classification"].batch(), "white-box"), toys()["classification"].batch()
+    found = attack.perturb(seen, batch.images, threat_model, streams=Streams(0, batch.ids))
+    direct = build("task", surrogate, batch, "white-box")
+    smallest = attack.perturb(direct, batch.images, threat_model, streams=Streams(0, batch.ids))
+    assert (seen(found).quality <= seen(smallest).quality).all()
+    assert seen(found).quality.mean() < 2 * seen(smallest).quality.mean() < 0
+
+
 def test_embeddings_of_surrogates():
     seen = rows("segmentation", PGD(steps=5), Linf(8 / 255), ToySegmenter().eval(), objective="embedding")
     assert seen == rows("segmentation", PGD(steps=5), Linf(8 / 255), objective="embedding")
@@ -295,7 +309,7 @@ def resolved(zoo: Zoo) -> Spec:
     [
         (["dino-letters"], {}, "surrogate 'dino-letters' is a head on dataset 'letters', not 'items'", "add --surrogate dino-linear"),
         (["swav"], {"dataset": "letters"}, "no head of backbone 'swav' on dataset 'letters' is in the zoo", "dino"),
-        (["swaw"], {}, "no backbone is named 'swaw'", "did you mean 'swav'"),
+        (["swaw"], {}, "no surrogate is named 'swaw'", "did you mean 'swav'"),
         (["moco"], {}, "2 members of family 'moco' have such a head on 'items', and none is the default", "add --surrogate moco1 or moco2"),
         (["swav", "swav-linear"], {}, "surrogate 'swav-linear' is meant twice", "leave out --surrogate swav-linear"),
         (["swav-knn"], {"objective": "task:ce"}, "no loss of head 'swav-knn' is named 'ce'", "its losses are margin"),
@@ -384,3 +398,4 @@ def test_a_run_through_a_surrogate(capsys, shades):
     assert "21.0 forwards and 20.0 backwards an image attacked through the surrogate" in report
     assert re.search(r"surrogate +toy-red, linear \(weights [0-9a-f]{12}\)", report)
     assert "The attack never saw the victim" in report
+    assert "never saw" not in told(capsys, "--surrogate", "toy-2", "--surrogate", "toy-1")

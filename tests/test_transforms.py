@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from sslrob.attack import Best
 from sslrob.builtin.gradient import EOTPGD, PGD
 from sslrob.builtin.transforms import Averaged, Diverse, Scaled, Smoothed
+from sslrob.errors import SslrobError
 from sslrob.objective import build
 from sslrob.streams import Streams
 from sslrob.testing import LinearVictim, ToySegmenter, toys
@@ -65,6 +66,19 @@ def test_a_wrapped_objective_is_asked_for_other_losses_and_less_access(batch, na
     x = batch.images.clone().requires_grad_()
     shown = one.granting("score")(x)
     assert not torch.autograd.grad(shown.loss.sum(), x, allow_unused=True)[0].any() if shown.loss.requires_grad else True
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapped_objective_aims_at_as_many_answers_and_refuses_margins(name):
+    toy = toys()["classification"]
+    batch = toy.batch()
+    inner = build("task:margin", toy.victim, batch, "white-box")
+    wrapped = WRAPPERS[name][0](inner, Streams(0, batch.ids))
+    assert (wrapped.rivals, wrapped.name, wrapped.named) == (1, "margin", True)
+    before = inner.cost.forwards.clone()
+    with pytest.raises(SslrobError, match="margins cannot be seen through"):
+        wrapped.margins(batch.images)
+    assert torch.equal(inner.cost.forwards, before)
 
 
 class Noisy(LinearVictim):

@@ -329,6 +329,18 @@ def test_the_move_is_learned_from_the_fit_split_alone_once_and_before_the_first_
     assert float(move.abs().max()) <= 16 / 255 + 1e-6
 
 
+def test_a_move_learned_from_dead_gradients_is_flagged(data, runs, monkeypatch):
+    """Also when the finished run is asked for again; losses above the clip are not dead."""
+    clipped = run(question(data, settings=("steps=2", "clip=-1000")), runs=runs, pictures=0)
+    assert clipped["universal"]["dead_gradients"] == 0
+    assert "dead-gradients" not in {flag["name"] for flag in clipped["flags"]}
+    monkeypatch.setattr("sslrob.builtin.knn.NearestNeighbours.loss", lambda self, outputs, *_: 0 * outputs.sum((1, 2)))
+    for _ in range(2):
+        record = run(question(data, settings=("steps=2",)), runs=runs, pictures=0)
+        assert record["universal"]["dead_gradients"] == record["universal"]["backwards"] > 0
+        assert "dead-gradients" in {flag["name"] for flag in record["flags"]}
+
+
 @pytest.mark.parametrize("shards", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_shards_and_parts_of_a_run_meet_the_same_move(data, runs, shards):
     spec = question(data)
@@ -396,6 +408,27 @@ def test_a_run_does_not_go_on_without_its_move_or_with_another(data, runs):
         run(spec, runs=runs, limit=5, pictures=0)
     (folder / FILE).write_bytes(move)
     assert run(spec, runs=runs, limit=5, pictures=0)["results"]["images"] == 5
+
+
+def test_a_move_of_another_fit_split_is_refused_before_the_first_row(data, runs):
+    """A run that was killed when it had learned: it has no rows that would tell."""
+    spec = question(data)
+    folder = Path(run(spec, runs=runs, pictures=0)["folder"])
+    kept = (folder / FILE).read_bytes()
+    save(folder / FILE, load(folder / FILE), {**told(folder / FILE), "fit": "other images"})
+    (folder / "images.jsonl").unlink()
+    with pytest.raises(SslrobError, match="was learned from another fit split"):
+        run(spec, runs=runs, pictures=0)
+    (folder / FILE).write_bytes(kept)
+    assert run(spec, runs=runs, pictures=0)["status"] == "finished"
+
+
+def test_a_move_does_not_meet_the_images_it_was_learned_from(data, runs, first):
+    """Not even as the evaluated split of another data set."""
+    spec = question(data, perturbation=Path(first["folder"], FILE))
+    turned = {"path": data / "train", "fit": zoo.FitSplit(path=data / "test")}
+    with pytest.raises(SslrobError, match="learned from the images that are evaluated"):
+        run(spec.model_copy(update={"dataset": spec.dataset.model_copy(update=turned)}), runs=runs)
 
 
 def test_a_data_set_without_a_fit_split_is_refused(data, runs):
@@ -517,6 +550,9 @@ def test_restarts_and_objectives_that_mean_nothing(data):
     free = question(data, attack="data-free", objective="activation", settings=("mean=[0.3, 0.4]",))
     assert free.attack.settings["mean"] == [0.3, 0.4]
     assert free.attack.objective == "activation:lift"
+    for attack in ("deepfool", "hop-skip-jump"):
+        with pytest.raises(SslrobError, match=f"attack '{attack}' is not defined for objective 'embedding'"):
+            question(data, attack=attack, objective="embedding", settings=())
     with pytest.raises(SslrobError, match="no word 'toknes'"):
         question(data, objective="embedding:toknes")
     assert question(data, objective="embedding:cosine").id == question(data, objective="embedding").id

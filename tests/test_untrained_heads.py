@@ -57,6 +57,20 @@ def test_asked_for_by_name_or_kind_the_error_says_how_to_train_it(zoo_file, word
     assert caught.value.hint == "sslrob train --backbone net --recipe deep"
 
 
+def test_a_kind_that_nobody_trained_is_trained_by_a_recipe(tmp_path):
+    path = tmp_path / "zoo.yaml"
+    shades = {**FILE["datasets"]["shades"], "fit": {"path": "data"}}
+    recipe = {"task": "classification", "kind": "wide", "protocol": "frozen"}
+    path.write_text(yaml.safe_dump({**FILE, "datasets": {"shades": shades}, "recipes": {"broad": recipe}}))
+    for word, hint in (
+        ("wide", "train one: sslrob train --backbone net --recipe broad --dataset shades"),
+        ("net-dep", "did you mean 'net-deep' or"),
+    ):
+        with pytest.raises(SslrobError, match=f"no head of 'net' on 'shades' is named '{word}'") as caught:
+            choose("net", "shades", word, zoo_files.load([path]))
+        assert caught.value.hint.startswith(hint)
+
+
 def test_the_one_that_a_user_trains_takes_its_place(zoo_file, tmp_path, monkeypatch):
     monkeypatch.setenv("SSLROB_HOME", str(tmp_path / "home"))
     weights = own.folder("net-deep") / "net-deep.safetensors"

@@ -44,7 +44,7 @@ class AutoAttack(Attack):
     restarts: Annotated[int | None, Field(ge=1, description="of untargeted APGD and FAB; null: 5 in plus and for APGD in L1 standard")] = (
         None
     )
-    looks: Annotated[int, Field(ge=1, description="passes averaged at each step of rand")] = 20
+    looks: Annotated[int | None, Field(ge=1, description="passes averaged at each step; null: 20 in rand, else 1")] = None
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
         return in_turn(self.stages(objective, threat_model), images, threat_model, streams=streams)
@@ -57,7 +57,7 @@ class AutoAttack(Attack):
         classes, goals = objective.rivals > 0, objective.strongest()
         careful = l1 and self.version == "standard"  # for L1 the paper searches larger balls first, and starts anew
         restarts = self.restarts or (5 if careful or self.version == "plus" else 1)
-        looks, radii = self.looks if self.version == "rand" else 1, (3.0, 2.0, 1.0) if careful else (1.0,)
+        looks, radii = self.looks or (20 if self.version == "rand" else 1), (3.0, 2.0, 1.0) if careful else (1.0,)
         for goal in goals[:1] if classes and self.version == "standard" else goals:
             apgd = APGD(self.steps, looks, radii)
             yield f"apgd-{goal.name}", apgd if restarts == 1 else Restarts(apgd, restarts), goal

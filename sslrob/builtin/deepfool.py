@@ -27,6 +27,7 @@ class DeepFool(Attack):
     """
 
     tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    objectives: ClassVar[frozenset[str]] = frozenset({"task"})
     norms: ClassVar[frozenset[str]] = frozenset({"l2", "linf"})
     randomised: ClassVar[bool] = False
 
@@ -50,7 +51,10 @@ class DeepFool(Attack):
                 break
             if columns is None:
                 columns = margins.detach().topk(min(self.rivals, margins.shape[1] - 1), largest=False).indices
+            cost, done = goal.cost, goal.index[~going]
+            before = cost.backwards[done], cost.dead[done]
             move = move + _to_the_nearest(margins.gather(1, columns), x, threat_model)
+            cost.backwards[done], cost.dead[done] = before  # gradients that only the others needed: no image's cost depends on another
             goal, left, origin, move, columns = goal[going], left[going], origin[going], move[going], columns[going]
         last[left] = (origin + (1 + self.overshoot) * move).clamp(0, 1)
         return smallest.filled(last, objective)

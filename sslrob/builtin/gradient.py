@@ -66,7 +66,7 @@ class FGSM(Attack):
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
         del streams
         x = images.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(x).loss.sum(), x)
+        (gradient,) = torch.autograd.grad(objective(x, progress=0.0).loss.sum(), x)
         return threat_model.project(images + threat_model.steepest(gradient, images), images)
 
 
@@ -80,7 +80,7 @@ class RSFGSM(Attack):
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
         x = threat_model.random_start(images, streams).requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(x).loss.sum(), x)
+        (gradient,) = torch.autograd.grad(objective(x, progress=0.0).loss.sum(), x)
         x = x.detach()
         return threat_model.project(x + threat_model.steepest(gradient, x, self.step_size), images)
 

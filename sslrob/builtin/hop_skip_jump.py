@@ -31,6 +31,7 @@ class HopSkipJump(Attack):
     """
 
     access: ClassVar[Access] = "decision"
+    objectives: ClassVar[frozenset[str] | None] = frozenset({"task"})  # of a representation there is no verdict
     norms: ClassVar[frozenset[str] | None] = frozenset({"linf", "l2"})
     queries: Annotated[int, Field(ge=100, description="forward passes an image, at most")] = 5000
     draws: Annotated[int, Field(ge=1, le=50_000, description="random images tried at first, until one fools")] = 50

@@ -24,8 +24,10 @@ LAST_RATE = 0.001  # FMN's
 class Smallest:
     """The smallest allowed move seen that fools, for each image; where none does, the allowed image of the lowest quality.
 
+    Where another victim judges, see `Feedback.done`, that is the one of the lowest quality throughout.
+
     Attributes:
-        distance: (n,) how far the fooling image is; infinite where there is none.
+        distance: (n,) how far the fooling image is; infinite where there is none, or another victim judges.
         nearest: (n,) how far the nearest image that fools is, allowed or not; infinite where there is none.
     """
 
@@ -44,11 +46,12 @@ class Smallest:
         index = slice(None) if where is None else where
         images, fooled, quality = images.detach(), feedback.fooled, feedback.quality.to(self._quality)
         distance, known = length(images - self.origin[index], self._order), self.distance[index]
-        better = torch.where(fooled, distance < known, known.isinf() & (quality < self._quality[index]))
+        done = feedback.done
+        better = torch.where(done, distance < known, known.isinf() & (quality < self._quality[index]))
         better &= distance <= self.threat_model.epsilon * (1 + ROUNDING) + torch.finfo(images.dtype).eps  # pixels have a grid
         self._images[index] = images.where(per_image(better, images), self._images[index])
         self._quality[index] = quality.where(better, self._quality[index])
-        self.distance[index] = distance.where(better & fooled, known)
+        self.distance[index] = distance.where(better & done, known)
         self.nearest[index] = self.nearest[index].minimum(distance.masked_fill(~fooled, math.inf))
 
     def result(self) -> Tensor:
@@ -126,9 +129,8 @@ class FMN(Attack):
 
 def by_margin(objective: Objective) -> Objective:
     """The same goal by the victim's loss `margin`, where it has one and no other was asked for."""
-    first, *others = objective.strongest()
-    if not others:
-        return first
+    if objective.named:
+        return objective
     try:
         return objective.raising("margin")
     except SslrobError:

@@ -27,7 +27,7 @@ class Momentum(Attack):
     """
 
     steps: Annotated[int, Field(ge=1, description="gradient steps")] = 10
-    step_size: Annotated[float, Field(gt=0, description="length of a step as a fraction of epsilon")] = 0.1
+    step_size: Annotated[float | None, Field(gt=0, description="length of a step as a fraction of epsilon; null: 1 / steps")] = None
     decay: Annotated[float, Field(ge=0, description="share of the sum that each step keeps")] = 1.0
     look_ahead: Annotated[bool, Field(description="take the gradient where the sum would lead (NI-FGSM)")] = False
     neighbours: Annotated[int, Field(ge=0, description="random images around each one whose gradients are compared (VMI-FGSM: 20)")] = 0
@@ -45,14 +45,14 @@ class Momentum(Attack):
         return self.random_start or self.neighbours > 0 or self.diversity > 0
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
-        goal = self._seen_through(objective, streams)
+        goal, size = self._seen_through(objective, streams), self.step_size or 1 / self.steps
         around = replace(threat_model, epsilon=self.reach * threat_model.epsilon)
         x = threat_model.random_start(images, streams) if self.random_start else images
         total = variance = torch.zeros_like(images)
         for step in range(self.steps):
             progress, at = step / self.steps, x
             if self.look_ahead:  # as far as a step goes, for a sum of gradients as long as one
-                length = threat_model.steepest(total, x, self.step_size).abs().flatten(1).mean(1)
+                length = threat_model.steepest(total, x, size).abs().flatten(1).mean(1)
                 at = (x + self.decay * per_image(length, x) * total).clamp(0, 1)
             gradient = _gradient(goal, at, progress)
             total = self.decay * total + _unit(gradient + variance)
@@ -60,7 +60,7 @@ class Momentum(Attack):
                 nearby = ((at + around.random_move(at, streams)).clamp(0, 1) for _ in range(self.neighbours))
                 mean = sum((_gradient(goal, one, progress) for one in nearby), torch.zeros_like(x)) / self.neighbours
                 variance = mean - gradient
-            x = threat_model.project(x + threat_model.steepest(total, x, self.step_size), images)
+            x = threat_model.project(x + threat_model.steepest(total, x, size), images)
         return x
 
     def _seen_through(self, objective: Objective, streams: Streams) -> Objective:

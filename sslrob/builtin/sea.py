@@ -11,6 +11,7 @@ from torch import Tensor
 from sslrob.attack import Attack
 from sslrob.builtin.apgd import APGD, Radii
 from sslrob.builtin.cascade import in_turn
+from sslrob.errors import SslrobError
 from sslrob.objective import Objective
 from sslrob.streams import Streams
 from sslrob.threat_model import ThreatModel
@@ -26,13 +27,18 @@ class SEA(Attack):
 
     steps: Annotated[int, Field(ge=1, description="gradient steps for each loss")] = 300
     radii: Radii = (2.0, 1.5, 1.0)
-    losses: Annotated[tuple[str, ...], Field(description="of the victim; none: its strongest, or the one that the objective names")] = ()
+    losses: Annotated[tuple[str, ...], Field(description="of the victim, unless the objective names one; none: its strongest")] = ()
 
     def __post_init__(self) -> None:
         self._search()
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
-        goals = [objective.raising(loss) for loss in self.losses] or objective.strongest()
+        chosen = () if objective.named else self.losses
+        try:
+            goals = [objective.raising(loss) for loss in chosen] or objective.strongest()
+        except SslrobError as error:
+            error.note = "the setting 'losses' names it; with --set losses=[] these are the victim's strongest"
+            raise
         stages = [(f"apgd-{goal.name}", self._search(), goal) for goal in goals]
         return in_turn(stages, images, threat_model, streams=streams)
 

@@ -16,12 +16,11 @@ from sslrob.builtin.gradient import COMPACT_EVERY
 from sslrob.builtin.minimal import by_margin
 from sslrob.objective import Access, Objective
 from sslrob.streams import Streams
-from sslrob.threat_model import L1, L2, Linf, ThreatModel, per_image
+from sslrob.threat_model import L1, L2, TINY, Linf, ThreatModel, per_image
 
 SHRINKING = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the squares' area is halved
 BLOCK = 100  # queries whose random numbers are drawn at once
 TILES = 5  # of the first image of L2 and L1, on a side
-TINY = 1e-12
 
 
 @dataclass(frozen=True)

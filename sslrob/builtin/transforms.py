@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslrob.errors import SslrobError
 from sslrob.objective import Access, Feedback, Objective
 from sslrob.streams import Streams
 
@@ -31,6 +32,21 @@ class Wrapped(Objective):
 
     def __getitem__(self, keep: Tensor) -> Objective:
         return self._subset(keep)
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    @property
+    def named(self) -> bool:
+        return self.inner.named
+
+    @property
+    def rivals(self) -> int:
+        return self.inner.rivals
+
+    def margins(self, images: Tensor) -> tuple[Tensor, Feedback]:
+        raise SslrobError(f"margins cannot be seen through {type(self).__name__!r}", hint="use an attack that needs no margins")
 
     def granting(self, access: Access) -> Objective:
         return self._on(self.inner.granting(access))

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslrob.objective import Objective
 from sslrob.representation import resized
 from sslrob.streams import Streams
-from sslrob.threat_model import ThreatModel
+from sslrob.threat_model import ThreatModel, per_image
 from sslrob.universal import GREY, Lessons, Universal, first, in_ball, looks, moved
 
 
@@ -45,8 +45,11 @@ def pull(objective: Objective, images: Tensor, progress: float, clip: float | No
     """(3, h, w) the mean gradient of the objective; losses above `clip` count as flat."""
     x = images.detach().requires_grad_()
     loss = objective(x, progress=progress).loss
-    (gradient,) = torch.autograd.grad((loss if clip is None else loss.clamp_max(clip)).sum(), x)
-    return gradient.nan_to_num(0, 0, 0).mean(0)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    gradient = gradient.nan_to_num(0, 0, 0)
+    if clip is not None:  # not before the gradient, or it would count as a dead one
+        gradient = gradient * per_image(loss.detach() <= clip, gradient)
+    return gradient.mean(0)
 
 
 def climb(move: Tensor, gradient: Tensor, threat_model: ThreatModel, size: float) -> Tensor:

@@ -47,7 +47,8 @@ def _check_on(attack: Attack, toy: Toy, threat_model: ThreatModel, where: str) -
     with generators_unused(where), module_unchanged(toy.victim, where):
         fitted = attack.fit([(_objective(attack, toy, batch), images)], threat_model, streams=Streams(0, batch.ids, "fit"))
         assert isinstance(fitted, Attack), f"{where}: fit() returned {type(fitted).__name__}; return an attack"
-        found = fitted.perturb(_objective(attack, toy, batch), images, threat_model, streams=Streams(0, batch.ids))
+        objective = _objective(attack, toy, batch)
+        found = fitted.perturb(objective, images, threat_model, streams=Streams(0, batch.ids))
         again = fitted.perturb(_objective(attack, toy, batch), images.clone(), threat_model, streams=Streams(0, batch.ids))
     assert repr(attack) == settings, f"{where}: changed its own settings; keep state in local variables"
     assert torch.equal(images, batch.images), f"{where}: changed its input in place; start from images.clone()"
@@ -58,11 +59,16 @@ def _check_on(attack: Attack, toy: Toy, threat_model: ThreatModel, where: str) -
         assert torch.equal(found, other), f"{where}: other streams gave other images; leave `randomised` at True"
     for i, id in enumerate(batch.ids):
         one = batch[torch.arange(len(batch)) == i]
-        alone = fitted.perturb(_objective(attack, toy, one), one.images.clone(), threat_model, streams=Streams(0, one.ids))
+        own = _objective(attack, toy, one)
+        alone = fitted.perturb(own, one.images.clone(), threat_model, streams=Streams(0, one.ids))
         difference = float((alone - found[i : i + 1]).abs().max())
         assert difference < 1e-4, (
             f"{where}: {id!r} alone and in a batch differ by {difference:.2g}; "
             "let no image depend on another (no batch means, no shared draws, no stop for all at once)"
+        )
+        spent, shared = ((int(cost.forwards[k]), int(cost.backwards[k])) for cost, k in ((own.cost, 0), (objective.cost, i)))
+        assert spent == shared, (
+            f"{where}: {id!r} costs {spent} passes alone and {shared} in a batch; let what an image spends depend on no other"
         )
 
 

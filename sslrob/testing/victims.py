@@ -66,7 +66,7 @@ def _check_loss(
     assert not other[1:].any(), f"{where}: the first image's loss has a gradient at other images; reduce per image, never over the batch"
     (gradient,) = torch.autograd.grad(together.sum(), x)
     assert gradient.isfinite().all(), f"{where}: a gradient is not finite; look for sqrt, log or division at zero"
-    attacked = ~victim.fooled(victim(images), targets)  # what is wrong already may be flat: no attack begins there
+    attacked = ~victim.fooled(victim(images), targets).bool()  # what is wrong already may be flat: no attack begins there
     looked_at = attacked if attacked.any() else ~attacked
     silent = [i for i in range(n) if signal[i] and looked_at[i] and not gradient[i].any()]
     assert not silent, f"{where}: zero gradient for image {silent[:1]}, whose target gives a signal; keep the loss differentiable"

@@ -83,6 +83,13 @@ class BatchMean(FGSM):
         return threat_model.project(images + threat_model.steepest(gradient.mean(0, keepdim=True).expand_as(x), images), images)
 
 
+class WaitsForOthers(FGSM):
+    def perturb(self, objective, images, threat_model, *, streams):
+        for _ in images[1:]:
+            objective(images)
+        return super().perturb(objective, images, threat_model, streams=streams)
+
+
 class Half(FGSM):
     def perturb(self, objective, images, threat_model, *, streams):
         return super().perturb(objective, images, threat_model, streams=streams).half()
@@ -131,6 +138,7 @@ class Elsewhere(FGSM):
         (GlobalChoice(), "global generator of random"),
         (Backward(), "left a gradient"),
         (BatchMean(), "let no image depend on another"),
+        (WaitsForOthers(), "let what an image spends depend on no other"),
         (Half(), "returned (torch.float16"),
         (Counting(), "changed its own settings"),
         (ChangesVictim(), "changed 'weight'"),

@@ -21,6 +21,7 @@ from sslrob.zoo import Weights
 from sslrob_mmseg import metrics
 from sslrob_mmseg.dataset import Masks, MaskSettings
 from sslrob_mmseg.heads import KINDS, head_config
+from sslrob_mmseg.losses import NAMES
 from sslrob_mmseg.victim import Segmentor
 from sslrob_mmseg.whole import described, whole
 
@@ -49,6 +50,10 @@ class Segmentation(Task):
             "test_cfg": {"mode": "whole"},
         }
         return Segmentor(build(models("mmseg"), model), Prepare.before(backbone, max(backbone.strides)))
+
+    @staticmethod
+    def losses(kind: str) -> tuple[str, ...]:
+        return NAMES if kind in KINDS else ()
 
     @staticmethod
     def described(reference: str) -> str:
