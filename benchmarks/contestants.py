@@ -80,7 +80,7 @@ def pyautoattack(name: str, **settings: Any) -> Contestant:
     def attacked(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         given = {"norm": "Linf", "eps": epsilon, "device": images.device, "seed": SEED}
         if name == "AutoAttack":
-            return AutoAttack(model, **given, **settings).run_standard_evaluation(images, labels, bs=len(images), verbose=False)  # type: ignore[no-any-return]
+            return AutoAttack(model, **given, **settings).run_standard_evaluation(images, labels, batch_size=len(images))[0]  # type: ignore[no-any-return]
         from pyautoattack import autopgd_base, fab_pt, square
 
         home: Any = {"APGDAttack": autopgd_base, "APGDAttack_targeted": autopgd_base, "FABAttack_PT": fab_pt, "SquareAttack": square}[name]
