@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -153,9 +152,16 @@ def own_peak(arena: Arena, attack: str, contestant: str, epsilon: float) -> floa
         before = torch.cuda.memory_allocated()
         arena.run(attack, build, epsilon)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading; Linux only
+    before = _resident("VmRSS")
     arena.run(attack, build, epsilon)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return _resident("VmHWM") - before
+
+
+def _resident(what: str) -> float:
+    """Megabytes of this process's memory: VmRSS now, VmHWM at its highest."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return float(next(line for line in lines if line.startswith(what)).split()[1]) / 2**10
 
 
 def rows(attack: str, runs: dict[str, list[Run]], memory: dict[str, float]) -> list[list[str]]:

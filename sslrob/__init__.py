@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sslrob.data import Batch, Sample
     from sslrob.defense import Defense
     from sslrob.errors import SslrobError
+    from sslrob.layout import Layout
     from sslrob.objective import Feedback, Objective
     from sslrob.streams import Streams
     from sslrob.task import Task, Victim
@@ -33,6 +34,7 @@ __all__ = [
     "Defense",
     "Features",
     "Feedback",
+    "Layout",
     "Linf",
     "Objective",
     "Sample",
@@ -53,6 +55,7 @@ _HOMES = {
     "Sample": "data",
     "Defense": "defense",
     "SslrobError": "errors",
+    "Layout": "layout",
     "Feedback": "objective",
     "Objective": "objective",
     "Streams": "streams",

@@ -42,6 +42,11 @@ def register_defenses(register: Register) -> None:
 
 
 @hookspec
+def register_layouts(register: Register) -> None:
+    """Layouts of checkpoints: `sslrob.Layout` classes."""
+
+
+@hookspec
 def zoo_files() -> Sequence[Path]:  # type: ignore[empty-body]
     """YAML files that are merged into the zoo."""
 

@@ -26,6 +26,7 @@ HOOKS = {
     "attack": "register_attacks",
     "task": "register_tasks",
     "defense": "register_defenses",
+    "layout": "register_layouts",
 }
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 
@@ -35,7 +36,7 @@ class Component:
     """Something a plugin registered.
 
     Attributes:
-        kind: "backbone", "attack", "task" or "defense".
+        kind: "backbone", "attack", "task", "defense" or "layout".
         name: lower case, digits, hyphens: the word on the command line and in the zoo.
         target: a class, or `"module:Class"`, imported by `load()`.
         plugin: "distribution version".

@@ -6,7 +6,7 @@ import os
 import pickletools
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -96,7 +96,7 @@ def load(path: Path, format: Format | None = None) -> State:
     Raises:
         SslrobError: it is damaged, no checkpoint, would execute code, or holds NaN.
     """
-    found = _load_safetensors(path) if (format or format_of(path)) == "safetensors" else _load_torch(path)
+    found = _load_safetensors(path) if (format or format_of(path)) == "safetensors" else load_torch(path)
     state = _tensors(found)
     for wrapper in WRAPPERS:
         if not state and isinstance(found.get(wrapper), Mapping):
@@ -136,7 +136,15 @@ def _load_safetensors(path: Path) -> Mapping[str, Any]:
         raise SslrobError(f"{str(path)!r} is not a whole safetensors file: {_first_line(error)}", hint=hint) from error
 
 
-def _load_torch(path: Path) -> Mapping[Any, Any]:
+def load_torch(path: Path, *, allowed: Sequence[str] = ()) -> Mapping[Any, Any]:
+    """What a torch checkpoint holds, as it is nested there, on the CPU.
+
+    Args:
+        allowed: dotted names of classes that it may rebuild besides tensors and containers.
+
+    Raises:
+        SslrobError: it is damaged, no checkpoint, or would execute code.
+    """
     import torch
 
     try:

@@ -58,17 +58,32 @@ class Weights(Record):
 
     file: LocalPath | None = Field(None, description="path, relative to this zoo file")
     url: str | None = Field(None, pattern=r"^https?://", description="where to download it; needs sha256")
-    sha256: Sha256 | None = Field(None, description="of the whole file; checked before it is opened")
+    hf: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+(/[\w./-]+)?(@[\w./-]+)?$",
+        description="ORG/NAME[/FILE][@REVISION] on the Hugging Face hub; FILE is model.safetensors by default",
+    )
+    mirrors: tuple[str, ...] = Field((), description="other urls of the same file, tried in order where the first fails")
+    size: int | None = Field(None, gt=0, description="of the whole file, in bytes")
+    sha256: Sha256 | Literal["unknown"] | None = Field(
+        None,
+        description="of the whole file; checked before it is opened; unknown: what the first download brings is pinned on this machine",
+    )
+    published_hash: str | None = Field(
+        None, pattern=r"^(sha256|md5):[0-9a-f]{6,64}$", description="the start of a checksum that the publisher gives; checked at download"
+    )
     format: Literal["safetensors", "torch"] | None = Field(None, description="null: as the suffix says; no format executes code")
+    layout: Use | None = Field(None, description="how the file names its tensors, as a plugin registered it; null: as the module does")
     drop_prefix: str = Field("", description="what the names of the wanted tensors start with, such as module.; other tensors are left out")
     ignore: tuple[str, ...] = Field((), description="starts of the names of tensors that the module has no use for, such as prototypes")
 
     @model_validator(mode="after")
     def _one_source(self) -> Weights:
-        if (self.file is None) == (self.url is None):
-            raise PydanticCustomError("source", "needs either file or url", {"hint": "give one of them"})
-        if self.url is not None and self.sha256 is None:
-            raise PydanticCustomError("source", "has a url but no sha256", {"hint": "add the sha256 of the file behind the url"})
+        if sum(source is not None for source in (self.file, self.url, self.hf)) != 1:
+            raise PydanticCustomError("source", "needs either file, url or hf", {"hint": "give one of them"})
+        if self.file is None and self.sha256 is None:
+            hint = "add the sha256 of the file behind it, or `sha256: unknown`, which is pinned at the first download"
+            raise PydanticCustomError("source", "has a source elsewhere but no sha256", {"hint": hint})
         return self
 
 
