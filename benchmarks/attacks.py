@@ -2,7 +2,9 @@
 
     uv run --group benchmark python benchmarks/attacks.py                    # every attack, 64 images
     uv run --group benchmark python benchmarks/attacks.py pgd apgd --images 128 --repeats 5 --json table.json
+    STEPS=2 uv run --group benchmark python benchmarks/attacks.py pgd --model resnet50 --size 224 --images 4
 
+STEPS are those of PGD; other attacks' grow with them.  "sslrob, as it is": without the copy that `sslrob.engine` makes of the model.
 A ratio above 1: the peer takes longer than sslrob did in the same round.  Processor time of one thread on a CPU, wall time on a GPU.  Beside
 it stand the passes, and what was reached: a faster and weaker attack is no win.  Libraries that are not installed are left out.
 """
@@ -10,48 +12,28 @@ it stand the passes, and what was reached: a faster and weaker attack is no win.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
-import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import typer
 from contestants import ATTACKS, MINIMUM_NORM
-from torch import Tensor
+from models import made
 
-from sslrob import assemble, zoo_files
-from sslrob.builtin.classification import LinearClassifier
-from sslrob.choice import choose, usual_dataset
-from sslrob.data import batches
 from sslrob.epsilon import parse_epsilon
-from sslrob.plugins import installed
 from sslrob.table import table
 from sslrob.threat_model import NORMS
-
-
-class Counted(LinearClassifier):
-    """A classifier that counts the images which pass through it, forwards and backwards."""
-
-    def __init__(self, victim: LinearClassifier) -> None:
-        super().__init__(victim.body, victim.head.out_features)
-        self.head = victim.head
-        self.forwards = self.backwards = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.forwards += len(images)
-        logits = super().forward(images)
-        if logits.requires_grad:
-            logits.register_hook(self._count)  # type: ignore[no-untyped-call]
-        return logits
-
-    def _count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
 
 
 @dataclass(frozen=True)
@@ -75,27 +57,22 @@ class Run:
 class Arena:
     """A model and the images that it gets right."""
 
-    def __init__(self, backbone: str, epsilon: str, images: int, device: str) -> None:
-        zoo = zoo_files.load()
-        task, chosen = assemble.task("classification"), usual_dataset(installed().find("task", "classification"), zoo)
-        dataset, record = zoo.datasets[chosen], zoo.heads[choose(backbone, chosen, "linear", zoo).head]
-        body = assemble.backbone(zoo.backbones[backbone], name=backbone)
-        victim = assemble.victim(record, body, task, classes=dataset.classes, name=backbone, dataset=dataset, device=torch.device(device))
-        self.model, self.epsilon = Counted(victim).eval(), float(parse_epsilon(epsilon, "linf"))
-        batch = next(iter(batches(assemble.dataset(dataset, task), images))).to(torch.device(device))
-        self.all, labels = len(batch), torch.as_tensor(batch.targets, device=device)
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.device = options.device
+        self.model, images, labels, self.name = made(options.model, options.images, options.size, options.fit, torch.device(options.device))
+        self.all, self.epsilon = len(images), float(parse_epsilon(options.epsilon, "linf"))
         with torch.no_grad():
-            right = self.model(batch.images).argmax(1) == labels
-        self.images, self.labels, self.device = batch.images[right], labels[right], device
+            right = self.model(images).argmax(1) == labels
+        self.images, self.labels = images[right], labels[right]
 
     def run(self, attack: str, contestant: Any, epsilon: float) -> Run:
         """Time one contestant, and judge what it found by the model itself."""
         model = self.model.requires_grad_(True)  # as a user's model comes
-        model.forwards = model.backwards = 0
+        model.passes.forwards = model.passes.backwards = 0
         began = self._clock()
         found = contestant(model, self.images.clone(), self.labels, epsilon).detach()
         seconds = self._clock() - began
-        passes = model.forwards / len(self.images), model.backwards / len(self.images)
+        passes = model.passes.forwards / len(self.images), model.passes.backwards / len(self.images)
         model.zero_grad(set_to_none=True)
         with torch.no_grad():
             fooled = model(found).argmax(1) != self.labels
@@ -114,48 +91,67 @@ class Arena:
         return time.perf_counter()
 
 
-def compared(arena: Arena, attack: str, epsilon: float, repeats: int) -> dict[str, list[Run]]:
-    """Runs of each contestant that is installed, in turn, after one that is not counted."""
-    contestants = {}
+def contestants(attack: str, wanted: Collection[str] | None) -> dict[str, Any]:
+    """Those that are installed, and wanted."""
+    found = {}
     for name, build in ATTACKS[attack].items():
+        if wanted is not None and name not in ("sslrob", *wanted):
+            continue
         try:
-            contestants[name] = build()
+            found[name] = build()
         except ImportError as error:
             print(f"{attack}: {name} is left out: {error}", file=sys.stderr)
-    runs: dict[str, list[Run]] = {name: [] for name in contestants}
-    for name in list(contestants):
+    return found
+
+
+def compared(arena: Arena, attack: str, known: dict[str, Any], epsilon: float, repeats: int) -> dict[str, list[Run]]:
+    """Runs of each contestant in turn, after one that is not counted; those that fail are struck from `known`."""
+    runs: dict[str, list[Run]] = {name: [] for name in known}
+    for name in list(known):
         try:
-            arena.run(attack, contestants[name], epsilon)
+            arena.run(attack, known[name], epsilon)
         except Exception as error:  # another library's fault must not cost the others' figures
             if name == "sslrob":
                 raise
             print(f"{attack}: {name} is left out: {type(error).__name__}: {error}", file=sys.stderr)
-            del contestants[name], runs[name]
+            del known[name], runs[name]
     for _ in range(repeats):
-        for name, contestant in contestants.items():
+        for name, contestant in known.items():
             runs[name].append(arena.run(attack, contestant, epsilon))
     return runs
 
 
-def peak(options: argparse.Namespace, attack: str, contestant: str) -> float:
-    """Megabytes that a contestant needs above what the model and the images take, in a process of its own."""
-    words = [__file__, attack, "--only", contestant]
-    for name in ("backbone", "epsilon", "images", "device"):
-        words += [f"--{name}", str(getattr(options, name))]
-    return float(subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stdout.split()[-1])
+def peaks(arena: Arena, attacks: Iterable[str], wanted: Collection[str] | None) -> dict[str, dict[str, float]]:
+    """Megabytes that each contestant needs above what the model and the images take.
+
+    On a CPU each runs once in a process of its own, forked off this one before anything was attacked; Linux only.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for attack in attacks:
+        found[attack] = {}
+        for name, contestant in contestants(attack, wanted).items():
+            if arena.device != "cpu":
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+                arena.run(attack, contestant, reach(arena, attack))
+                found[attack][name] = (torch.cuda.max_memory_allocated() - before) / 2**20
+                continue
+            here, there = get_context("fork").Pipe(duplex=False)
+            child = get_context("fork").Process(target=_peak, args=(arena, attack, contestant, there))
+            child.start()
+            there.close()
+            with suppress(EOFError):  # it failed, as it will again when it is timed
+                found[attack][name] = here.recv()
+            child.join()
+    return found
 
 
-def own_peak(arena: Arena, attack: str, contestant: str, epsilon: float) -> float:
-    build = ATTACKS[attack][contestant]()
-    if arena.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        arena.run(attack, build, epsilon)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading; Linux only
+def _peak(arena: Arena, attack: str, contestant: Any, there: Connection) -> None:
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be used again for nothing
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     before = _resident("VmRSS")
-    arena.run(attack, build, epsilon)
-    return _resident("VmHWM") - before
+    arena.run(attack, contestant, reach(arena, attack))
+    there.send(_resident("VmHWM") - before)
 
 
 def _resident(what: str) -> float:
@@ -181,32 +177,31 @@ def rows(attack: str, runs: dict[str, list[Run]], memory: dict[str, float]) -> l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"of {', '.join(ATTACKS)}; default: all")
-    parser.add_argument("--backbone", default="mini-swav-mi-at", help="of the zoo, with a linear head")
+    parser.add_argument("--model", default="mini-swav-mi-at", help="a backbone of the zoo under its linear head, or resnet18 or resnet50")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="resize the images")
+    parser.add_argument("--fit", type=int, default=0, metavar="STEPS", help="of 16 images, that resnet18 or resnet50 learns before")
     parser.add_argument("--epsilon", default="2/255", help="in Linf; minimum-norm attacks look as far as it takes")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true", help="measure each one's peak memory too, in a process of its own")
+    parser.add_argument("--libraries", nargs="+", metavar="NAME", help="only sslrob and these")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single run there")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = sorted(set(options.attacks) - set(ATTACKS))
     if unknown:
         parser.error(f"no attack {unknown[0]!r} here; there are {', '.join(ATTACKS)}")
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    arena, all_runs, lines = Arena(options.backbone, options.epsilon, options.images, options.device), {}, []
-    if options.only:
-        (attack,) = options.attacks
-        print(own_peak(arena, attack, options.only, reach(arena, attack)))
-        return
-    told = f"{options.backbone}, {len(arena.images)} of {arena.all} images right, linf:{options.epsilon}"
+    arena, chosen = Arena(options), options.attacks or list(ATTACKS)
+    memory = peaks(arena, chosen, options.libraries) if options.memory else {}
+    all_runs, lines = {}, []
+    told = f"{arena.name}, {len(arena.images)} of {arena.all} images right, linf:{options.epsilon}"
     print(f"{told}, torch {torch.__version__}, {options.device}\n")
     try:
-        for attack in options.attacks or ATTACKS:
-            runs = compared(arena, attack, reach(arena, attack), options.repeats)
-            memory = {name: peak(options, attack, name) for name in runs} if options.memory else {}
-            lines += rows(attack, runs, memory)
+        for attack in chosen:
+            runs = compared(arena, attack, contestants(attack, options.libraries), reach(arena, attack), options.repeats)
+            lines += rows(attack, runs, memory.get(attack, {}))
             all_runs[attack] = {name: [asdict(run) for run in own] for name, own in runs.items()}
             print(f"{attack} done", file=sys.stderr)
             if options.json:

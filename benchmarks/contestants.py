@@ -5,9 +5,10 @@ A contestant maps (model, images, labels, epsilon) to adversarial images; the mo
 
 from __future__ import annotations
 
+import os
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from sslrob import assemble
 from sslrob.data import Batch
+from sslrob.engine import prepared
 from sslrob.evaluate import at_rest
 from sslrob.objective import build
 from sslrob.streams import Streams
@@ -24,16 +26,24 @@ from sslrob.threat_model import NORMS
 
 Contestant = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 SEED = 0
+COPIES: dict[nn.Module, Any] = {}
 
 
-def ours(use: str, *, norm: str = "linf", loss: str = "", **settings: Any) -> Contestant:
-    """sslrob's attack, as an evaluation calls it."""
+def ours(use: str, *, norm: str = "linf", loss: str = "", engine: bool = True, **settings: Any) -> Contestant:
+    """sslrob's attack, as an evaluation calls it; the copy that it searches is made once, before the first run.
+
+    Args:
+        engine: search the prepared copy of the model, not the model itself.
+    """
 
     def attacked(model: Any, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         attack = assemble.attack(use, settings)
         ids = tuple(map(str, range(len(images))))
-        with at_rest(model):
-            objective = build(f"task:{loss}" if loss else "task", model, Batch(ids, images, tuple(labels.tolist())), attack.access)
+        if engine and model not in COPIES:
+            COPIES[model] = prepared(model, images[0]).victim
+        seen = COPIES[model] if engine else model
+        with at_rest(seen):
+            objective = build(f"task:{loss}" if loss else "task", seen, Batch(ids, images, tuple(labels.tolist())), attack.access)
             return attack.perturb(objective, images.clone(), NORMS[norm](epsilon), streams=Streams(SEED, ids))
 
     return attacked
@@ -80,7 +90,12 @@ def pyautoattack(name: str, **settings: Any) -> Contestant:
     def attacked(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         given = {"norm": "Linf", "eps": epsilon, "device": images.device, "seed": SEED}
         if name == "AutoAttack":
-            return AutoAttack(model, **given, **settings).run_standard_evaluation(images, labels, batch_size=len(images))[0]  # type: ignore[no-any-return]
+            whole = AutoAttack(model, **given)
+            for part in (whole.apgd, whole.apgd_targeted):
+                part.__init__(model, **given, n_iter=settings["steps"], n_restarts=1)
+            whole.fab.n_iter, whole.square.n_queries = settings["steps"], settings["queries"]
+            whole.apgd_targeted.n_target_classes = whole.fab.n_target_classes = settings["targets"]
+            return whole.run_standard_evaluation(images, labels, batch_size=len(images))[0]  # type: ignore[no-any-return]
         from pyautoattack import autopgd_base, fab_pt, square
 
         home: Any = {"APGDAttack": autopgd_base, "APGDAttack_targeted": autopgd_base, "FABAttack_PT": fab_pt, "SquareAttack": square}[name]
@@ -121,9 +136,12 @@ def quarter(epsilon: float) -> float:
     return epsilon / 4
 
 
-PGD, APGD, TARGETED, QUERIES, FAB = 20, 50, 15, 500, 10  # steps and queries: those of a quick look, not those of a claim about a model
+# Steps and queries: those of a quick look, not those of a claim about a model.
+PGD = int(os.environ.get("STEPS", "20"))
+APGD, TARGETED, QUERIES, FAB = 5 * PGD // 2, max(3 * PGD // 4, 1), 25 * PGD, max(PGD // 2, 1)
+WHOLE = {"steps": PGD, "targets": 3, "queries": 10 * PGD}  # of AutoAttack, in place of 100, 9 and 5000
 
-ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
+ATTACKS: dict[str, dict[str, Callable[[], Contestant]]] = {
     "fgsm": {
         "sslrob": partial(ours, "fgsm"),
         "foolbox": partial(foolbox, "LinfFastGradientAttack"),
@@ -164,7 +182,7 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "adv-lib": partial(adv_lib, "auto_pgd", "apgd_targeted", same, norm=float("inf"), n_iter=TARGETED, n_restarts=1),
     },
     "fab-t": {
-        "sslrob": partial(ours, "fab-t", steps=FAB),
+        "sslrob": partial(ours, "fab-t", steps=FAB, smallest=False),  # as in AutoAttack: who is fooled within epsilon is done
         "pyautoattack": partial(pyautoattack, "FABAttack_PT", n_iter=FAB, n_restarts=1, targeted=True),
         "torchattacks": partial(torchattacks, "FAB", eps=same, steps=FAB, n_restarts=1, multi_targeted=True),
     },
@@ -175,8 +193,8 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "ART": partial(art, "SquareAttack", eps=same, max_iter=QUERIES, p_init=0.8, nb_restarts=1),
     },
     "autoattack": {
-        "sslrob": partial(ours, "autoattack"),
-        "pyautoattack": partial(pyautoattack, "AutoAttack"),
+        "sslrob": partial(ours, "autoattack", **WHOLE),
+        "pyautoattack": partial(pyautoattack, "AutoAttack", **WHOLE),
     },
     "carlini-wagner": {
         "sslrob": partial(ours, "carlini-wagner", norm="l2", steps=APGD, searches=1, weight=1.0),
@@ -202,4 +220,6 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[], Contestant]]] = {
         "adv-lib": partial(adv_lib, "fast_minimum_norm", "fmn", norm=float("inf"), steps=APGD),
     },
 }
+for _contestants in ATTACKS.values():
+    _contestants["sslrob, as it is"] = partial(_contestants["sslrob"], engine=False)
 MINIMUM_NORM = {"carlini-wagner": "l2", "deepfool": "l2", "ddn": "l2", "fmn": "linf"}  # what is small is the move, not the accuracy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from sslrob.builtin.restarts import Restarts
 from sslrob.data import batches
 from sslrob.errors import SslrobError
 from sslrob.plugins import Plugins, installed
+from sslrob.records import unset
 from sslrob.settings import checked
 from sslrob.task import Remembering, Task, Victim
 
@@ -62,9 +64,10 @@ def dataset(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False)
     """The data set of a record; with `fit`, its images for whatever learns.
 
     Raises:
-        SslrobError: the data are missing or inconsistent, or there is no fit split.
+        SslrobError: the data are missing or inconsistent, there is no fit split, or a path begins with a variable that is not set.
     """
     if not fit:
+        _require_set(record.path)
         return task.dataset(record.path, format=record.format, classes=record.classes, settings=record.settings)
     if record.fit is None:
         raise SslrobError("this data set has no fit split", hint="add `fit: {path: …}` to its zoo entry: what learns needs other images")
@@ -73,7 +76,19 @@ def dataset(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False)
         raise SslrobError(
             "the fit split is the split that is evaluated", hint="give `fit` in the zoo entry another path, or other settings"
         )
+    _require_set(record.fit.path)
     return task.dataset(record.fit.path, format=record.format, classes=record.classes, settings=settings)
+
+
+def _require_set(path: Path) -> None:
+    """Raises:
+    SslrobError: a data set's path begins with an environment variable that is not set.
+    """
+    if name := unset(path):
+        where = "/".join(path.parts[1:])
+        raise SslrobError(
+            f"the data lie at {str(path)!r}, and {name} is not set", hint=f"export {name}=FOLDER, the folder that holds {where}"
+        )
 
 
 def fit_split(record: zoo.Dataset | DatasetSpec, task: Task, classes: Sequence[str]) -> Dataset:
@@ -127,7 +142,7 @@ def victim(
     if state is None:
         if head.weights is None:
             raise SslrobError(f"head {name!r} has no weights", hint="add them to its zoo entry")
-        state = weights.read(head.weights)
+        state = weights.read(head.weights, "head")
     found = weights.load_head(built, state, what=f"head {name!r}")
     if (found == "finetuned") != (head.protocol == "finetuned"):
         raise SslrobError(

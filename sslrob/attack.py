@@ -77,10 +77,26 @@ class Best:
         Args:
             images: candidates, for all images or for those where `where`, (n,) bool, is true.
         """
+        self._take(images.detach(), feedback.quality.to(self.quality), feedback.done, where)
+
+    def merge(self, other: Best, where: Tensor) -> None:
+        """Take what another search found, for the images at `where`, (n,) bool or their indices, if it is better."""
+        self._take(other.images, other.quality, other.fooled, where)
+
+    def _take(self, images: Tensor, quality: Tensor, done: Tensor, where: Tensor | None) -> None:
         index = slice(None) if where is None else where
-        quality, fooled = feedback.quality.to(self.quality), feedback.done
-        better = ~self.fooled[index] & (fooled | (quality < self.quality[index]))
-        column = better.view(-1, *[1] * (images.ndim - 1))
-        self.images[index] = images.detach().where(column, self.images[index])
+        better = ~self.fooled[index] & (done | (quality < self.quality[index]))
+        own = self.images[index]  # all of them, in place, or a copy of a part
+        overwrite(own, better, images)
+        if where is not None:
+            self.images[where] = own
         self.quality[index] = quality.where(better, self.quality[index])
-        self.fooled[index] = self.fooled[index] | fooled
+        self.fooled[index] = self.fooled[index] | done
+
+
+def overwrite(into: Tensor, where: Tensor, images: Tensor) -> None:
+    """Put images (n, …) in the places of others where `where`, (n,) bool, is true, without waiting for a device."""
+    if into.device.type == "cpu":
+        into[where] = images[where]  # few are better than the best so far: the others are not touched
+    else:
+        into.copy_(images.where(where.view(-1, *[1] * (images.ndim - 1)), into))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from sslrob.zoo import Zoo
 PLAINEST: tuple[records.Protocol, ...] = ("linear", "frozen", "finetuned", "knn")  # first: what a head means where none is the default
 
 
+SHOWN = 6  # names that an error offers
+
+
 class Choice(NamedTuple):
     backbone: str
     head: str
@@ -22,25 +26,33 @@ class Choice(NamedTuple):
 def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
     """The member of a family and its head on a dataset: the default one, else that of the plainest protocol.
 
+    Members of the data set's own collection come before all others; see `Zoo.members`.
+
     Args:
         word: backbone or family.
         head: id or kind; None: any.
     """
-    members = zoo.members(word)
+    members, usual = zoo.members(word), zoo.members(word, dataset)
     there = {name: record for name, record in zoo.heads.items() if record.dataset == dataset and record.backbone in members}
     if not there:
-        raise _no_head(word, members, dataset, zoo)
+        raise _no_head(word, usual, dataset, zoo)
     wanted = {name: record for name, record in there.items() if head in (None, name, record.kind)}
     if not wanted:
         _require_trained(str(head), members, dataset, zoo)
         raise _unknown_head(word, str(head), members, dataset, zoo)
-    candidates = [member for member in members if any(record.backbone == member for record in wanted.values())]
+    able = [member for member in members if any(record.backbone == member for record in wanted.values())]
+    candidates = [member for member in able if member in usual] or able
     backbone = one("backbone", candidates, zoo, f"members of family {word!r} have such a head on {dataset!r}")
     own = [name for name, record in wanted.items() if record.backbone == backbone]
     if not any(zoo.heads[name].default for name in own):
         plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
         own = [name for name in own if zoo.heads[name].protocol == plainest]
     return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+
+
+def member(word: str, dataset: str, zoo: Zoo) -> str:
+    """The backbone that a word means where a head is to be trained on a data set, or the backbone itself hardened on it."""
+    return one("backbone", zoo.members(word, dataset), zoo, f"backbones are of family {word!r}")
 
 
 def surrogate(word: str, dataset: str, zoo: Zoo) -> Choice:
@@ -94,7 +106,9 @@ def _fitting(dataset: str, zoo: Zoo) -> list[str]:
 def _training(recipes: Sequence[str], backbone: str, dataset: str, zoo: Zoo) -> str:
     """The command of the usual one of some recipes."""
     recipe = min(recipes, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
-    return f"sslrob train --backbone {backbone} --recipe {recipe}" + ("" if zoo.datasets[dataset].default else f" --dataset {dataset}")
+    return f"sslrob train --backbone {shlex.quote(backbone)} --recipe {recipe}" + (
+        "" if zoo.datasets[dataset].default else f" --dataset {dataset}"
+    )
 
 
 def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
@@ -112,7 +126,9 @@ def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:
 def _no_head(word: str, members: Sequence[str], dataset: str, zoo: Zoo) -> SslrobError:
     backbones = sorted({record.backbone for record in zoo.heads.values() if record.dataset == dataset})
     datasets = sorted({record.dataset for record in zoo.heads.values() if record.backbone in members})
-    offers = [f"--backbone {' or '.join(backbones)}"] if backbones else []
+    alike = {zoo.backbones[member].family for member in members if member in zoo.backbones} - {None}
+    backbones.sort(key=lambda name: name not in zoo.backbones or zoo.backbones[name].family not in alike)
+    offers = [f"--backbone {_either(backbones)}"] if backbones else []
     offers += [f"--dataset {' or '.join(datasets)}"] if datasets else []
     others = f"choose {', or '.join(offers)}" if offers else "train one and add it to your zoo file, under heads"
     error = SslrobError(f"no head of backbone {word!r} on dataset {dataset!r} is in the zoo", hint=others)
@@ -122,6 +138,11 @@ def _no_head(word: str, members: Sequence[str], dataset: str, zoo: Zoo) -> Sslro
         scripts = sorted({record.recipe for record in zoo.heads.values() if record.recipe and record.dataset == dataset})
         error.note = f"heads on {dataset!r} are trained by: {'; '.join(scripts)}" if scripts else ""
     return error
+
+
+def _either(names: Sequence[str]) -> str:
+    """The names as a choice; only the first where there are many."""
+    return " or ".join(names[:SHOWN]) + (f" or one of {len(names) - SHOWN} others (sslrob zoo list heads)" if len(names) > SHOWN else "")
 
 
 def usual_dataset(task: Component, zoo: Zoo) -> str:

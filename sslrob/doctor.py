@@ -137,6 +137,9 @@ def _zoo(zoos: Sequence[Path], plugins: Plugins) -> Iterator[Check]:
         if record.weights and record.weights.file and not record.weights.file.is_file()
     ]
     for name, file, origin in gone:
+        if origin == zoo_files.first_party().resolve():  # sslrob ships none: this one is to be put there
+            yield Check("zoo", name, "missing", f"no weights at {file}", f"put them there: sslrob zoo show {name}")
+            continue
         yield Check("zoo", name, "broken", f"no weights at {file}", f"correct the path in {origin}, or reinstall the plugin that brings it")
     for name, dataset in zoo.datasets.items():
         if not dataset.path.exists():
@@ -166,7 +169,7 @@ def _cache() -> Iterator[Check]:
     if not os.access(there, os.W_OK):
         yield Check("folders", "cache", "broken", f"{folder} cannot be written", "set SSLROB_CACHE to a folder that you may write to")
         return
-    held = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(there).free
     found = f"{folder}, {_size(held)} held, {_size(free)} free"
     if free < LITTLE:

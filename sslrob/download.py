@@ -1,108 +1,286 @@
-"""Files from the network, verified: sha256 sums and downloads."""
+"""Files from the network: each comes whole and checked, or not at all; what a cut leaves behind is gone on with."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import tempfile
-from collections.abc import Callable, Iterator
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from http.client import HTTPException, IncompleteRead
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from typing import TYPE_CHECKING
 
+from sslrob.checksums import Expected
 from sslrob.errors import RunFailed, SslrobError
 
-TIMEOUT = 30  # seconds without an answer
-CHUNK = 1 << 20  # bytes between two looks at the progress bar
+if TYPE_CHECKING:
+    from requests import RequestException, Response, Session
+
+TIMEOUT = 30.0  # seconds without an answer
+ATTEMPTS = 5  # in a row that bring nothing new
+PAUSE = 0.5  # seconds before the second attempt; twice as many before each further one
+PATIENCE = 60.0  # seconds at most that a server may ask us to wait
+PASSING = (408, 416, 425, 429, 500, 502, 503, 504)  # answers that another attempt may not get
+CHUNK = 1 << 16  # bytes; at most so many are lost by a cut
+
+Show = Callable[[int, int | None], None]  # told how many bytes there are, and how many there will be
 
 
-def sha256(path: Path) -> str:
-    """64 hex digits; the file is read again only when its size or time has changed.
+class DiskFailed(RunFailed):
+    """The disk does not take a download: no mirror helps."""
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What is known of a part of a file, kept beside it.
+
+    Attributes:
+        validator: the server's word for this version of the file; empty if it has none.
+        total: bytes of the whole file, if the server said so.
+    """
+
+    url: str
+    validator: str
+    total: int | None
+
+
+def download(urls: Sequence[str], part: Path, expected: Expected) -> None:
+    """Bring a file to `part`, whole and checked.
+
+    If the connection is cut or the process is killed, what has come stays there, and the next call asks only for the rest.
+
+    Args:
+        urls: of the same file; each is tried when those before it failed.
+        part: not the final name of the file, which nothing else than the whole file should ever have.
 
     Raises:
-        SslrobError: the file cannot be read.
-    """
-    try:
-        status = path.stat()
-        return _sha256(path.resolve(), status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise SslrobError(f"cannot read {str(path)!r}: {error.strerror}", hint="check the path and its permissions") from error
-
-
-@lru_cache(maxsize=1024)
-def _sha256(path: Path, size: int, time: int) -> str:
-    del size, time  # parts of the cache's key
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def require_sha256(expected: str | None, path: Path, source: str, hint: str) -> None:
-    """Raises:
-    SslrobError: the file's checksum is not the expected one.
-    """
-    if expected is not None and (found := sha256(path)) != expected:
-        raise SslrobError(f"{source!r} has sha256 {found}, not {expected}: it is not the file that the zoo means", hint=hint)
-
-
-def download(url: str, expected: str, path: Path) -> None:
-    """Put the file at `path`, once it is whole and has the expected sha256: nothing else ever stands there.
-
-    Raises:
-        SslrobError: what came is another file.
+        SslrobError: what came is another file; nothing of it is kept.
         RunFailed: no network, no such address, or no room.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
-            part = Path(folder) / path.name
-            _receive(url, part)
-            hint = "nothing of it was kept; try again, or ask whoever wrote the zoo entry for the right sha256"
-            require_sha256(expected, part, url, hint)
-            part.replace(path)
-    except (OSError, HTTPException) as error:
-        raise _failed(url, path, error) from error
+    import requests
+
+    failures: list[SslrobError] = []
+    with requests.Session() as session:
+        session.headers.update({"User-Agent": "sslrob", "Accept-Encoding": "identity"})
+        for url in urls:
+            try:
+                _bring(session, url, part, expected)
+                return
+            except DiskFailed:
+                raise
+            except SslrobError as error:
+                failures.append(error)
+            except OSError as error:
+                raise _disk(part, error) from error
+    first, *others = failures
+    first.note = "; ".join(f"mirror: {other}" for other in others)
+    raise first
 
 
-def _receive(url: str, path: Path) -> None:
-    """Raises:
-    OSError, HTTPException: the network or the disk fails, or the connection ends too early.
+def discard(part: Path) -> None:
+    """Remove a part of a file, and what is known of it."""
+    part.unlink(missing_ok=True)
+    note_of(part).unlink(missing_ok=True)
+
+
+def note_of(part: Path) -> Path:
+    """Where it stands what is known of a part."""
+    return part.with_name(f"{part.name}.json")
+
+
+def _bring(session: Session, url: str, part: Path, expected: Expected) -> None:
+    """As `download`, from one address; pieces that do not make the file are fetched anew, once."""
+    for last in (False, True):
+        pieces = _receive(session, url, part, expected)
+        try:
+            expected.check(part, url)
+            note_of(part).unlink(missing_ok=True)
+            return
+        except SslrobError:
+            discard(part)
+            if last or not pieces:
+                raise
+
+
+def _receive(session: Session, url: str, part: Path, expected: Expected) -> bool:
+    """Bring a file to `part`, whole, by as many attempts as bring something; returns whether it came in pieces."""
+    import requests
+
+    pieces, most, vain = part.exists(), _size(part), 0
+    with _progress(_called(part)) as show:
+        while True:
+            try:
+                _ask(session, url, part, expected, show)
+                return pieces
+            except requests.RequestException as error:
+                vain = 0 if _size(part) > most else vain + 1
+                if vain == ATTEMPTS or not _passing(error):
+                    raise _failed(url, error) from error
+                pieces, most = True, max(most, _size(part))
+                time.sleep(_pause(vain, error))
+
+
+def _ask(session: Session, url: str, part: Path, expected: Expected, show: Show) -> None:
+    """Ask once for what is missing, and write it.
+
+    Raises:
+        SslrobError: what would come is another file, or there is no room for it.
+        RequestException: the network or the server fails; what came is kept.
+        OSError: the disk fails.
     """
-    request = Request(url, headers={"User-Agent": "sslrob"})  # some servers refuse urllib's own
-    with urlopen(request, timeout=TIMEOUT) as response, path.open("wb") as file, _progress(path.name) as advance:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            advance(len(chunk), total)
-        if total is not None and file.tell() < total:
-            raise IncompleteRead(b"", total - file.tell())
+    have, note = _left(part, url, expected)
+    if note is not None and have == note.total:
+        return
+    headers = {"Range": f"bytes={have}-", **({"If-Range": note.validator} if note.validator else {})} if note is not None else {}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, have, note)):
+            discard(part)
+            raise _cut()
+        response.raise_for_status()
+        have = have if response.status_code == 206 else 0
+        total = _total(response)
+        _require_meant(response, url, total, expected)
+        _require_room(part, total, have)
+        if not have:
+            discard(part)
+            if "Content-Encoding" not in response.headers:
+                note_of(part).write_text(json.dumps(asdict(_Note(url, _validator(response), total))), encoding="utf-8")
+        with part.open("ab") as file:
+            show(have, total)
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                file.flush()
+                show(file.tell(), total)
+            if total is not None and file.tell() < total:
+                raise _cut()
+            os.fsync(file.fileno())
+
+
+def _left(part: Path, url: str, expected: Expected) -> tuple[int, _Note | None]:
+    """How many bytes are there and can be gone on with, and what is known of them; None: begin anew."""
+    try:
+        note = _Note(**json.loads(note_of(part).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return 0, None
+    have = _size(part)
+    fits = note.url == url and (note.validator or expected.sha256) and 0 < have <= (note.total or have)
+    return (have, note) if fits else (0, None)
+
+
+def _goes_on(response: Response, have: int, note: _Note | None) -> bool:
+    """Whether a partial answer is the rest of the very same file."""
+    total = _total(response)
+    same = note is not None and (note.total is None or total == note.total)
+    return same and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+
+
+def _total(response: Response) -> int | None:
+    """Bytes of the whole file, if the server says so."""
+    if "Content-Encoding" in response.headers:
+        return None
+    told = response.headers.get("Content-Range", "").rpartition("/")[2] if response.status_code == 206 else ""
+    told = told or response.headers.get("Content-Length", "")
+    return int(told) if told.isdecimal() else None
+
+
+def _validator(response: Response) -> str:
+    tag = response.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _require_meant(response: Response, url: str, total: int | None, expected: Expected) -> None:
+    """Raise an SslrobError for an answer that cannot be the file, before it is read."""
+    expected.check_size(total, url)
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        hint = "the file may have moved, or want a login; check the url in the zoo entry"
+        raise SslrobError(f"{url!r} answers with a web page, not with a file", hint=hint)
+    endless = total is None and "chunked" not in response.headers.get("Transfer-Encoding", "")
+    if endless and expected.sha256 is None and expected.size is None:
+        raise SslrobError(f"{url!r} does not say where the file ends", hint="add its sha256 or size to the zoo entry")
+
+
+def _require_room(part: Path, total: int | None, have: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - have > free:
+        raise DiskFailed(
+            f"no room for {_called(part)!r} in {str(part.parent)!r}: {(total - have) / 1e6:,.1f} MB are to come, {free / 1e6:,.1f} MB are free",
+            hint="free some space, or set SSLROB_CACHE to another folder",
+        )
+
+
+def _called(part: Path) -> str:
+    """What the file is called where it comes from."""
+    return re.sub(r"^[0-9a-f]{16}-|\.part$", "", part.name)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _cut() -> RequestException:
+    from requests.exceptions import ChunkedEncodingError
+
+    return ChunkedEncodingError("the connection ended too early")
+
+
+def _passing(error: RequestException) -> bool:
+    """Whether another attempt may go better."""
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, SSLError, Timeout
+
+    if error.response is not None:
+        return error.response.status_code in PASSING
+    return isinstance(error, (ChunkedEncodingError, ConnectionError, Timeout)) and not isinstance(error, SSLError)
+
+
+def _pause(vain: int, error: RequestException) -> float:
+    """Seconds to wait before the next attempt."""
+    asked = error.response.headers.get("Retry-After", "") if error.response is not None else ""
+    return min(float(asked), PATIENCE) if asked.isdecimal() else PAUSE * 2.0 ** max(vain - 1, 0)
+
+
+def _failed(url: str, error: RequestException) -> RunFailed:
+    if error.response is not None:
+        hint = "check the url in the zoo entry, or try again later"
+        return RunFailed(f"{url!r} answers {error.response.status_code} {error.response.reason}", hint=hint)
+    return RunFailed(f"cannot download {url!r}: {_reason(error)}", hint="check the network; the same command goes on where it stopped")
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, as the innermost error says it."""
+    from requests import RequestException
+    from requests.exceptions import ChunkedEncodingError
+
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and len(chain) < 20:
+        chain.append(inner)
+    if any("timed out" in str(e).lower() for e in chain):
+        return f"nothing came for {TIMEOUT:g} seconds"
+    if isinstance(error, ChunkedEncodingError):
+        return "the connection ended too early"
+    said = [e.strerror for e in chain if isinstance(e, OSError) and not isinstance(e, RequestException) and e.strerror]
+    return said[-1] if said else (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _disk(part: Path, error: OSError) -> DiskFailed:
+    folder = str(part.parent)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        discard(part)
+        return DiskFailed(f"no room for {_called(part)!r} in {folder!r}", hint="free some space, or set SSLROB_CACHE to another folder")
+    return DiskFailed(f"cannot write to {folder!r}: {error.strerror or error}", hint="set SSLROB_CACHE to another folder")
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, nothing elsewhere; it is told how many bytes came, and how many there are in all."""
+def _progress(name: str) -> Iterator[Show]:
+    """A bar on a terminal, nothing elsewhere."""
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"downloading {name}", total=None)
-        yield lambda size, total: bar.update(task, advance=size, total=total)
-
-
-def _failed(url: str, path: Path, error: OSError | HTTPException) -> RunFailed:
-    if isinstance(error, HTTPError):
-        error.close()
-        return RunFailed(f"{url!r} answers {error.code} {error.reason}", hint="check the url in the zoo entry")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunFailed(f"no room for {path.name!r} in {str(path.parent)!r}", hint="free some space, or set SSLROB_CACHE")
-    if isinstance(error, OSError) and error.filename is not None:
-        return RunFailed(f"cannot write to {str(path.parent)!r}: {error.strerror}", hint="set SSLROB_CACHE to another folder")
-    reason = (
-        error.reason if isinstance(error, URLError) else "the connection ended too early" if isinstance(error, HTTPException) else error
-    )
-    return RunFailed(f"cannot download {url!r}: {reason}", hint=f"check the network, or fetch it elsewhere and put it at {path}")
+        yield lambda done, total: bar.update(task, completed=done, total=total)

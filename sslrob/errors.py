@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+SHOWN = 40  # names that an error lists
+
 
 class SslrobError(Exception):
     """A mistake the user can mend.
@@ -53,7 +55,11 @@ def unknown(kind: str, name: str, known: Iterable[str], *, broken: Iterable[str]
     if close:
         hint = f"did you mean {' or '.join(repr(c) for c in close)}?"
     else:
-        hint = f"known: {', '.join(names)}" if names else f"no installed plugin offers any {kind}; try: sslrob doctor"
+        hint = (
+            f"known: {', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
+            if names
+            else f"no installed plugin offers any {kind}; try: sslrob doctor"
+        )
     note = ""
     if failed:
         plugins = "1 plugin" if len(failed) == 1 else f"{len(failed)} plugins"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +56,7 @@ class Question:
         objective, guide: what the attack raises, as `build()` takes it.
         surrogates: on whom it is raised; none: on the victim.
         seed: of every image's random streams.
+        searched: on whom it is raised in the victim's place, the same but for rounding; None: the victim itself.  It never judges.
     """
 
     task: Task
@@ -66,6 +67,7 @@ class Question:
     seed: int = 0
     guide: Guide | None = None
     surrogates: tuple[Victim, ...] = ()
+    searched: Victim | None = None
 
 
 def evaluate(question: Question, batches: Iterable[Batch], *, watch: Watch | None = None) -> Iterator[Judged]:
@@ -83,7 +85,8 @@ def evaluate(question: Question, batches: Iterable[Batch], *, watch: Watch | Non
         RunFailed: the victim returned NaN.
     """
     watch = watch or Watch()
-    with at_rest(nn.ModuleList([question.victim, *question.surrogates])):
+    searched = [] if question.searched is None else [question.searched]
+    with at_rest(nn.ModuleList([question.victim, *question.surrogates, *searched])):
         for batch in batches:
             yield _evaluate_batch(question, batch, watch)
 
@@ -92,22 +95,13 @@ def _evaluate_batch(question: Question, batch: Batch, watch: Watch) -> Judged:
     victim, images = question.victim, batch.images
     clean = judge(victim, images, batch.targets)
     watch.repeat(clean.quality, lambda: judge(victim, images, batch.targets).quality)
-    adversarial = images.clone()
-    left = ~clean.fooled
-    spent = torch.zeros(3, len(batch), dtype=torch.long)
-    fooled_by: dict[int, Row] = {}
-    if left.any():
-        part = batch[left]
-        objective = _goal(question, part)
-        streams = Streams(question.seed, part.ids)
-        found = question.attack.perturb(objective, part.images.clone(), question.threat_model, streams=streams)
-        require_allowed(found, part, question.threat_model, question.attack)
-        adversarial[left] = found.detach()
-        cost = objective.cost
-        spent[:, left.cpu()] = torch.stack([cost.forwards, cost.backwards, cost.dead]).cpu()
-        places = left.nonzero()[:, 0].tolist()
-        fooled_by = {places[i]: {"fooled_by": {"attack": name, "access": access}} for i, (name, access) in cost.fooled_by.items()}
+    left, search = ~clean.fooled, Search(images)
+    search.attack(question, batch, left)
+    adversarial = search.images
     attacked = judge(victim, adversarial, batch.targets)
+    if (lost := _lost(question, batch, adversarial, left & ~attacked.fooled)).any():
+        search.attack(replace(question, searched=None), batch, lost)
+        attacked = judge(victim, adversarial, batch.targets)
     declined = left & ~attacked.fooled & (attacked.quality > clean.quality)
     adversarial[declined] = images[declined]
     same = declined | ~left  # of a victim that draws at random, another look at the clean image would be another verdict
@@ -126,20 +120,58 @@ def _evaluate_batch(question: Question, batch: Batch, watch: Watch) -> Judged:
             "rounded": _verdict_row(question.task, rounded, i, batch.targets[i]),
             "distance": round(float(distance[i]), 6),
             "declined": bool(declined[i]),
-            "forwards": int(spent[0, i]),
-            "backwards": int(spent[1, i]),
-            "dead_gradients": int(spent[2, i]),
-            **fooled_by.get(i, {}),
+            "forwards": int(search.spent[0, i]),
+            "backwards": int(search.spent[1, i]),
+            "dead_gradients": int(search.spent[2, i]),
+            **search.fooled_by.get(i, {}),
         }
         for i, id in enumerate(batch.ids)
     ]
     return Judged(batch, adversarial, clean, robust, rows)
 
 
+class Search:
+    """What attacks made of a batch.
+
+    Attributes:
+        images: (n, 3, h, w), clean where nothing was attacked.
+        spent: (3, n) forwards, backwards and dead gradients, on the CPU.
+        fooled_by: by place in the batch, what a row tells of the attack of a cascade that fooled the image.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images, self.spent = images.clone(), torch.zeros(3, len(images), dtype=torch.long)
+        self.fooled_by: dict[int, Row] = {}
+
+    def attack(self, question: Question, batch: Batch, where: Tensor) -> None:
+        """Attack the clean images where `where`, (n,) bool, is true; what was found of them before is forgotten, what was spent is not."""
+        if not where.any():
+            return
+        part = batch[where]
+        objective = _goal(question, part)
+        streams = Streams(question.seed, part.ids)
+        found = question.attack.perturb(objective, part.images.clone(), question.threat_model, streams=streams)
+        require_allowed(found, part, question.threat_model, question.attack)
+        self.images[where] = found.detach()
+        cost, places = objective.cost, where.nonzero()[:, 0].tolist()
+        self.spent[:, places] += torch.stack([cost.forwards, cost.backwards, cost.dead]).cpu()
+        self.fooled_by = {place: told for place, told in self.fooled_by.items() if place not in places}
+        self.fooled_by |= {places[i]: {"fooled_by": {"attack": name, "access": access}} for i, (name, access) in cost.fooled_by.items()}
+
+
 def _goal(question: Question, batch: Batch) -> Objective:
     if question.surrogates:
         return through(question.surrogates, question.objective, batch, question.attack.access, question.guide)
-    return build(question.objective, question.victim, batch, question.attack.access, question.guide)
+    seen = question.victim if question.searched is None else question.searched
+    return build(question.objective, seen, batch, question.attack.access, question.guide)
+
+
+def _lost(question: Question, batch: Batch, adversarial: Tensor, robust: Tensor) -> Tensor:
+    """(n,) bool: the images among `robust`, right by the victim, that fool whom the attack saw in its place: rounding spared them."""
+    lost = torch.zeros_like(robust)
+    if question.searched is not None and not question.surrogates and robust.any():
+        lost[robust] = judge(question.searched, adversarial[robust], batch[robust].targets).fooled
+    return lost
 
 
 def _verdict_row(task: Task, verdict: Verdict, i: int, target: Any) -> Row:

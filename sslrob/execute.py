@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from sslrob import assemble, learning, pictures, trust
+from sslrob import assemble, engine, learning, pictures, trust
 from sslrob.data import Dataset, batches, order
 from sslrob.errors import RunFailed, SslrobError
 from sslrob.evaluate import Question, evaluate
@@ -30,7 +30,7 @@ from sslrob.runs import Run
 from sslrob.spec import BackboneSpec, HeadSpec, Spec
 from sslrob.summary import summarise
 from sslrob.task import Task, Victim
-from sslrob.threat_model import parse
+from sslrob.threat_model import parse, require_room
 from sslrob.whole import require_classes
 
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -52,6 +52,18 @@ class Part:
     again: bool = False  # the images have their rows: only pictures are made
 
 
+class Done(NamedTuple):
+    """What the shards tell beside their rows.
+
+    Attributes:
+        flags: about the victim.
+        engine: how the search saw it, or each surrogate; see `sslrob.engine`.
+    """
+
+    flags: list[trust.Flag]
+    engine: list[str]
+
+
 def run(
     spec: Spec,
     *,
@@ -62,6 +74,7 @@ def run(
     device: str = "auto",
     pictures: int = 8,
     progress: Progress = lambda done, total: None,
+    lessons: Progress = lambda done, length: None,
 ) -> dict[str, Any]:
     """Answer a question, going on where an earlier call stopped; returns the finished record, with its folder under `folder`.
 
@@ -70,6 +83,7 @@ def run(
         limit: how many images; any number takes from the same fixed random order, so that a larger one extends a smaller one.
         device: "auto": CUDA where there is any, else the CPU; with shards, all CUDA devices in turn.
         pictures: how many images are also kept as pictures.
+        lessons: takes how far the learning of a universal attack is.
 
     Raises:
         BudgetExceeded: the attack left its threat model.
@@ -82,6 +96,7 @@ def run(
     if not chosen:
         raise SslrobError("there is no image to evaluate", hint="check the data set and --limit")
     learning.require_unseen(spec, data)
+    require_room(parse(spec.threat_model), data[chosen[0]].image)
     store, devices = Run(runs / spec.name), chosen_devices(device)
     with store.alone():
         started = time.monotonic()
@@ -99,10 +114,10 @@ def run(
             unseen = _without_picture(store.folder / "pictures", pictured & done, data)
             if left or unseen:
                 fit, victim = partial(fit_split, spec, task, data), partial(load_victim, spec, task, data, devices[0])
-                if (move := learning.prepare(spec, store, fit, victim)) is not None:
+                if (move := learning.prepare(spec, store, fit, victim, lessons)) is not None:
                     learned["universal"] = move
-            for flag in _work(parts, len(chosen) - len(left), len(chosen), store, progress):
-                flags[flag.name] = flag._asdict()
+            worked = _work(parts, len(chosen) - len(left), len(chosen), store, progress)
+            flags |= {flag.name: flag._asdict() for flag in worked.flags}
             if unseen:  # the same attack again, for the same images
                 work(Part(spec, store.folder, unseen, pictured, batch_size, devices[0], again=True))
             asked = {data.ids[i] for i in chosen}
@@ -118,7 +133,8 @@ def run(
         if task.judged_by:
             answer["judged_by"] = task.judged_by
         if left or not done:
-            record = store.finish(**answer, seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1))
+            facts["engine"] = worked.engine
+            record = store.finish(**answer, provenance=facts, seconds=round(time.monotonic() - started + before.get("seconds", 0.0), 1))
         else:  # nothing was done: the record stays of who did the work, and of all that they did
             kept = before if before.get("results", {}).get("images", 0) > results["images"] else {**before, **answer}
             kept = {**kept, "status": "finished", "provenance": before["earlier"][-1], "earlier": before["earlier"][:-1]}
@@ -181,8 +197,8 @@ def _composed(backbone: BackboneSpec, head: HeadSpec, spec: Spec, task: Task, da
     return assemble.victim(head, body, task, classes=classes_of(spec, data), name=head.id, dataset=spec.dataset, device=device)
 
 
-def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Flag]:
-    """Evaluate a part's images and append their rows; returns the victim's trust flags.
+def work(part: Part, tell: Callable[[int], None] | None = None) -> Done:
+    """Evaluate a part's images and append their rows.
 
     Args:
         tell: takes how many images are done after every batch.
@@ -200,11 +216,16 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
         surrogates = load_surrogates(spec, task, data, device)
         for seen in surrogates or (victim,):
             require_known(objective, seen)
-        everyone = torch.nn.ModuleList([victim, *surrogates])
+        searched = [engine.prepared(seen, data[part.indices[0]].image.to(device)) for seen in surrogates or (victim,)]
+        everyone = torch.nn.ModuleList(dict.fromkeys([victim, *surrogates, *(one.victim for one in searched)]))
         before = trust.state_digest(everyone.state_dict())
         fit = partial(fit_split, spec, task, data)
         attack, guide = learning.ready(spec, part.folder, fit, victim), learning.guide(spec, fit)
-        question = Question(task, victim, attack, threat_model, objective, spec.seed, guide, surrogates)
+        question = Question(task, victim, attack, threat_model, objective, spec.seed, guide)
+        if surrogates:
+            question = replace(question, surrogates=tuple(one.victim for one in searched))
+        elif searched[0].victim is not victim:
+            question = replace(question, searched=searched[0].victim)
         for judged in evaluate(question, todo, watch=watch):
             pictures.save(judged, task, classes=classes_of(spec, data), folder=part.folder / "pictures", ids=part.pictured)
             if not part.again:
@@ -214,7 +235,8 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> list[trust.Fl
                 tell(count)
             if _STOP is not None and _STOP.is_set():
                 break
-    return [*watch.flags(), *trust.changed_victim(before, trust.state_digest(everyone.state_dict()))]
+    flags = [*watch.flags(), *trust.changed_victim(before, trust.state_digest(everyone.state_dict()))]
+    return Done(flags, [one.told for one in searched])
 
 
 @contextmanager
@@ -228,22 +250,30 @@ def telling_of_the_device(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def _work(parts: Sequence[Part], done: int, total: int, store: Run, progress: Progress) -> list[trust.Flag]:
+def _work(parts: Sequence[Part], done: int, total: int, store: Run, progress: Progress) -> Done:
     """Do all parts: a single one here, several in processes of their own."""
     progress(done, total)
     if len(parts) <= 1:
-        return [flag for part in parts for flag in work(part, lambda count: progress(done + count, total))]
+        return _together([work(part, lambda count: progress(done + count, total)) for part in parts])
     context, earlier = get_context("spawn"), store.count()
     stop = context.Event()
     with ProcessPoolExecutor(len(parts), mp_context=context, initializer=_hold, initargs=(stop,)) as pool:
         futures = [pool.submit(work, part) for part in parts]
         waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, timeout=POLL, return_when=FIRST_EXCEPTION)
-            progress(min(total, done + store.count() - earlier), total)
-            if any(future.exception() for future in finished):
-                stop.set()
-    return [flag for future in futures for flag in future.result()]
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=POLL, return_when=FIRST_EXCEPTION)
+                progress(min(total, done + store.count() - earlier), total)
+                if any(future.exception() for future in finished):
+                    stop.set()
+        finally:
+            stop.set()  # whoever is still at work was not told of Ctrl-C, or lost it
+    return _together([future.result() for future in futures])
+
+
+def _together(done: Sequence[Done]) -> Done:
+    """What all shards tell; each saw the same victims."""
+    return Done([flag for one in done for flag in one.flags], done[0].engine if done else [])
 
 
 def _hold(stop: Event) -> None:

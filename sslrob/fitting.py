@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from sslrob import assemble, weights, zoo
 from sslrob.builtin.classification import LinearClassifier
+from sslrob.checkpoint import State
 from sslrob.data import Batch, Dataset, Sample, batches, collate
 from sslrob.errors import SslrobError
 from sslrob.execute import chosen_devices
@@ -178,7 +179,7 @@ def solve(victim: LinearClassifier, data: Dataset) -> None:
         victim.head.bias.copy_(bias)
 
 
-def _stored(state: weights.State, protocol: zoo.Protocol) -> weights.State:
+def _stored(state: State, protocol: zoo.Protocol) -> State:
     """What the file holds: the few numbers of a linear layer in half precision, all else in 8 bits; vectors as they are."""
     if protocol == "linear":
         return {name: (tensor.half() if tensor.ndim > 1 else tensor).contiguous() for name, tensor in state.items()}

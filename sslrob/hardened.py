@@ -12,9 +12,10 @@ from typing import Any
 
 from sslrob import zoo as records
 from sslrob.attack import Attack
-from sslrob.choice import for_task, one, usual_dataset
+from sslrob.choice import for_task, member, usual_dataset
 from sslrob.errors import SslrobError
 from sslrob.plugins import Component, Plugins
+from sslrob.references import chosen, file_safe
 from sslrob.resolve import summed
 from sslrob.resolve_attack import find, registered, require_norm, threat_model
 from sslrob.settings import complete
@@ -29,7 +30,8 @@ class Words:
     """What was typed; None where nothing was.
 
     Attributes:
-        backbone: a backbone or a family.
+        backbone: a backbone or a family, or a reference.
+        weights: "random", or a checkpoint, instead of its own.
         defense: a preset, or a registered defense.
         attack: inside the training.
         settings: of the defense, each `KEY=VALUE`.
@@ -44,6 +46,7 @@ class Words:
     dataset: str | None = None
     settings: Sequence[str] = ()
     seed: int = 0
+    weights: str | None = None
     name: str | None = None
 
 
@@ -86,38 +89,40 @@ def plan(asked: Words, zoo: Zoo, plugins: Plugins) -> Plan:
     Raises:
         SslrobError: a name that nothing has, a choice left open, a setting that is wrong, a name that is taken.
     """
-    backbone = one("backbone", zoo.members(asked.backbone), zoo, f"backbones are of family {asked.backbone!r}")
+    dataset = asked.dataset or usual_dataset(plugins.find("task", USUAL_TASK), zoo)
+    word, zoo = chosen(zoo, plugins, asked.backbone, dataset, asked.weights)
+    backbone = member(word, dataset, zoo)
     natural: records.Backbone = zoo.backbones[backbone]
     preset = zoo.defenses.get(asked.defense) or records.Defense(use=registered("defense", asked.defense, zoo, plugins), attack="pgd")
     defense = find(plugins, "defense", preset.use, asked.defense, zoo)
-    dataset = asked.dataset or usual_dataset(plugins.find("task", USUAL_TASK), zoo)
     data: records.Dataset = zoo.get("dataset", dataset)
     if data.fit is None:
         raise SslrobError(
             f"dataset {dataset!r} has no fit split", hint="add `fit: {path: …}` to its zoo entry: a defense learns from other images"
         )
-    name = asked.attack or preset.attack
-    inner, attack, attack_settings = _attack(name, zoo, plugins)
+    attacked = asked.attack or preset.attack
+    inner, attack, attack_settings = _attack(attacked, zoo, plugins)
     settings = complete(defense.load(), preset.settings, asked.settings, f"defense {asked.defense!r}")
     radius = threat_model(asked.norm, asked.epsilon, preset.threat_model or data.threat_model)
-    require_norm(name, attack.load(), radius)
+    require_norm(attacked, attack.load(), radius)
     hardening = Hardening(
         backbone=backbone,
         defense=asked.defense,
         settings=settings,
-        attack=name,
+        attack=attacked,
         attack_settings=attack_settings,
         threat_model=radius,
         dataset=dataset,
         seed=asked.seed,
     )
     bare = asked.defense.rpartition("/")[2]
-    chosen = asked.name or f"{backbone}-{bare}"
+    usual = f"{file_safe(backbone)}-{bare}"
+    name = asked.name or usual
     told = {
         "made_from": _digest(natural, hardening, inner, defense, attack, data),
-        "recipe": _command(asked, backbone, chosen, f"{backbone}-{bare}"),
+        "recipe": _command(asked, backbone, name, usual),
     }
-    made = Plan(chosen, natural, hardening.model_copy(update=told), defense, attack, inner.restarts)
+    made = Plan(name, natural, hardening.model_copy(update=told), defense, attack, inner.restarts)
     _require_free(made, zoo)
     return made
 
@@ -172,7 +177,7 @@ def _require_free(made: Plan, zoo: Zoo) -> None:
 
 
 def _command(asked: Words, backbone: str, name: str, usual: str) -> str:
-    words = ["sslrob harden", f"--backbone {backbone}", f"--defense {asked.defense}"]
+    words = ["sslrob harden", f"--backbone {shlex.quote(backbone)}", f"--defense {asked.defense}"]
     given = {"attack": asked.attack, "epsilon": asked.epsilon, "norm": asked.norm, "dataset": asked.dataset, "seed": asked.seed or None}
     words += [f"--{option} {value}" for option, value in given.items() if value is not None]
     words += [f"--set {shlex.quote(setting)}" for setting in asked.settings]

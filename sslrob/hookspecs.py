@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from pluggy import HookimplMarker, HookspecMarker
 
 if TYPE_CHECKING:
-    from sslrob.zoo import Victim
+    from sslrob.task import Victim as Built
+    from sslrob.zoo import Backbone, Settings, Victim, Weights
 
 hookspec = HookspecMarker("sslrob")
 hookimpl = HookimplMarker("sslrob")
@@ -52,5 +53,13 @@ def zoo_files() -> Sequence[Path]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
-def resolve_reference(text: str) -> Victim | None:
-    """The whole victim that `--victim SCHEME:REST` means, or None for a scheme that is somebody else's."""
+def resolve_reference(kind: str, text: str) -> Backbone | Victim | None:
+    """The zoo's record for what `--backbone SCHEME:REST` or `--victim SCHEME:REST` means; `kind` is "backbone" or "victim".
+
+    None for a scheme that is somebody else's, or of the other kind.
+    """
+
+
+@hookspec(firstresult=True)
+def build_classifier(reference: str, weights: Weights | None, settings: Settings) -> Built | None:
+    """The whole classifier that a reference of one's own scheme means, with its weights; None for a scheme that is somebody else's."""

@@ -18,7 +18,8 @@ class Layout(ABC):
 
     Attributes:
         version: raised when the tensors that come out change; what was converted before is converted again.
-        allowed: dotted names of the classes that a pickle of this kind may rebuild besides tensors; the fewest that do.
+        allowed: dotted names of the classes that a pickle of this kind may hold besides tensors, the fewest that do; nothing of them is
+            imported or run, objects that keep their attributes stand for theirs.
     """
 
     version: ClassVar[int] = 1
@@ -30,9 +31,9 @@ class Layout(ABC):
         Raises:
             SslrobError: it is damaged, something else, or would execute code.
         """
-        from sslrob.weights import load_torch
+        from sslrob.checkpoint import format_of, load, load_torch
 
-        return load_torch(path, allowed=self.allowed)
+        return load_torch(path, allowed=self.allowed) if format_of(path) == "torch" else load(path)
 
     @abstractmethod
     def backbone(self, found: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sslrob import assemble, universal, weights
 from sslrob.attack import Attack
-from sslrob.data import Dataset, batches, order
+from sslrob.data import Dataset
 from sslrob.errors import RunFailed, SslrobError
 from sslrob.evaluate import at_rest
-from sslrob.objective import Access, Cost, Guide, Objective, build
-from sslrob.representation import Goal, Guides
+from sslrob.fit_batches import SIZE, FitBatches
+from sslrob.objective import Guide
+from sslrob.representation import Guides, targeted
 from sslrob.runs import Run
 from sslrob.spec import Spec
 from sslrob.streams import Streams
 from sslrob.task import Victim
 from sslrob.threat_model import parse
 
-FIT_BATCH = 32  # images a step of an attack that learns; it is part of what it learns, hence fixed
+DRAFT = "learning.safetensors"  # in the folder of a run that is learning: the move so far
 
 
 def needs_fit_split(spec: Spec) -> bool:
     """Whether the attack learns from the images of the fit split, or aims at them."""
-    return _targeted(spec) or (spec.perturbation is None and _learns(_attack(spec)))
+    return spec.perturbation is None and (targeted(spec.attack.objective) or _learns(_attack(spec)))
 
 
 def guide(spec: Spec, fit: Callable[[], Dataset]) -> Guide | None:
     """What gives the images that a targeted objective pulls towards; None for any other."""
-    return Guides(fit(), spec.seed) if _targeted(spec) else None
+    return Guides(fit(), spec.seed) if spec.perturbation is None and targeted(spec.attack.objective) else None
 
 
-def prepare(spec: Spec, store: Run, fit: Callable[[], Dataset], victim: Callable[[], Victim]) -> dict[str, Any] | None:
+def prepare(
+    spec: Spec,
+    store: Run,
+    fit: Callable[[], Dataset],
+    victim: Callable[[], Victim],
+    tell: Callable[[int, int], None] = lambda done, length: None,
+) -> dict[str, Any] | None:
     """What the record tells of the run's universal move, learned now if it was not before; None if there is none to learn.
 
     Args:
         victim: called only if there is something to learn.
+        tell: takes how far the learning is: steps or images done, and in all.
 
     Raises:
         SslrobError: the move is gone that the run's rows were made with, or it is another run's, or of other images.
@@ -52,12 +59,13 @@ def prepare(spec: Spec, store: Run, fit: Callable[[], Dataset], victim: Callable
         if store.count():
             hint = "put it back, or move the folder away and run again"
             raise SslrobError(f"{str(path)!r} is gone, the move that the rows of the run were made with", hint=hint)
-        lessons = FitBatches(spec, fit, taught := victim(), attack.access)
+        lessons = FitBatches(spec, fit(), taught := victim(), attack.access, store.folder / DRAFT, tell)
         if not isinstance(move := _fitted(attack, spec, lessons, taught), universal.Move):
-            raise TypeError(f"{type(attack).__name__}.fit() returned {type(move).__name__}, not a Move: override learn() alone")
+            raise TypeError(f"{type(attack).__name__}.fit() returned {type(move).__name__}, not a Move: override begin() and step() alone")
         learned_on = spec.head.id if spec.head is not None else spec.subject
         told = {"attack": spec.attack.model_dump(mode="json"), "threat_model": spec.threat_model, "learned_on": learned_on}
         universal.save(path, move, {**told, "run": spec.id, "fit": lessons.data.fingerprint, "cost": lessons.spent()})
+        (store.folder / DRAFT).unlink(missing_ok=True)
     found = universal.told(path)
     if found.get("run") != spec.id:
         raise SslrobError(f"{str(path)!r} is the move of another run", hint="move it away and run again")
@@ -86,33 +94,7 @@ def ready(spec: Spec, folder: Path, fit: Callable[[], Dataset], victim: Victim) 
     attack = _attack(spec)
     if isinstance(attack, universal.Universal):
         return universal.load(folder / universal.FILE)
-    return _fitted(attack, spec, FitBatches(spec, fit, victim, attack.access), victim) if _learns(attack) else attack
-
-
-class FitBatches:
-    """The fit split with the objective on each batch, in a fixed random order; it can be gone through again.
-
-    Attributes:
-        data: the fit split.
-    """
-
-    def __init__(self, spec: Spec, fit: Callable[[], Dataset], victim: Victim, access: Access) -> None:
-        self.data = fit()
-        self._victim, self._access, self._objective, self._guide = victim, access, spec.attack.objective, guide(spec, lambda: self.data)
-        self._costs: list[Cost] = []
-
-    def __iter__(self) -> Iterator[tuple[Objective, Tensor]]:
-        device = next(self._victim.parameters()).device
-        for found in batches(self.data, FIT_BATCH, indices=order(self.data)):
-            batch = found.to(device)
-            objective = build(self._objective, self._victim, batch, self._access, self._guide)
-            self._costs.append(objective.cost)
-            yield objective, batch.images
-
-    def spent(self) -> dict[str, int]:
-        """Passes of single images through the victim, so far, and how many gradients were dead."""
-        told = {"forwards": "forwards", "backwards": "backwards", "dead": "dead_gradients"}
-        return {name: sum(int(getattr(cost, key).sum()) for cost in self._costs) for key, name in told.items()}
+    return _fitted(attack, spec, FitBatches(spec, fit(), victim, attack.access), victim) if _learns(attack) else attack
 
 
 def _attack(spec: Spec) -> Attack:
@@ -125,15 +107,10 @@ def _learns(attack: Attack) -> bool:
     return type(inner).fit is not Attack.fit
 
 
-def _targeted(spec: Spec) -> bool:
-    objective = spec.attack.objective
-    return spec.perturbation is None and objective.startswith("embedding") and Goal.parse(objective).target
-
-
 def _fitted(attack: Attack, spec: Spec, lessons: FitBatches, victim: Victim) -> Attack:
     streams = Streams(spec.seed, lessons.data.ids, "fit")
     try:
         with at_rest(victim), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             return attack.fit(lessons, parse(spec.threat_model), streams=streams)
     except torch.OutOfMemoryError as error:
-        raise RunFailed(f"the device's memory does not hold the {FIT_BATCH} images of a step", hint="use a larger device") from error
+        raise RunFailed(f"the device's memory does not hold the {SIZE} images of a step", hint="use a larger device") from error

@@ -32,13 +32,21 @@ def read(path: Path) -> tuple[AttackSpec, PerturbationSpec]:
     return attack, move
 
 
+def require_norm(move: PerturbationSpec, norm: str) -> None:
+    """Raises:
+    SslrobError: the move was learned in another norm.
+    """
+    epsilon.require_norm(norm)
+    own, _ = epsilon.parse_text(move.threat_model)
+    if own != norm:
+        raise SslrobError(f"the move was learned in norm {own!r}, not {norm!r}", hint="leave --norm out, or learn another move")
+
+
 def require_fits(move: PerturbationSpec, threat_model: str) -> None:
     """Raises:
-    SslrobError: the move was learned in another norm, or within a smaller epsilon, which it cannot fill.
+    SslrobError: the move was learned within a smaller epsilon, which it cannot fill.
     """
-    (own, least), (norm, radius) = epsilon.parse_text(move.threat_model), epsilon.parse_text(threat_model)
-    if own != norm:
-        raise SslrobError(f"the move was learned in norm {own!r}, not {norm!r}", hint=f"add --norm {own}, or learn another move")
+    (own, least), (_, radius) = epsilon.parse_text(move.threat_model), epsilon.parse_text(threat_model)
     if radius > least:
         hint = f"use --epsilon {epsilon.write(own, least).partition(':')[2]} or less, or learn another move"
         raise SslrobError(f"the move was learned within {move.threat_model}, so it cannot fill {threat_model}", hint=hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,8 @@ from sslrob import hookspecs
 from sslrob.errors import SslrobError, unknown
 
 if TYPE_CHECKING:
-    from sslrob.zoo import Victim
+    from sslrob import task
+    from sslrob.zoo import Backbone, Settings, Victim, Weights
 
 GROUP = "sslrob"
 HOOKS = {
@@ -50,6 +54,21 @@ class Component:
     @property
     def distribution(self) -> str:
         return self.plugin.split()[0]
+
+    @property
+    def summary(self) -> str:
+        """The first line of its class's docstring, which is read, not imported; empty if there is none."""
+        if not isinstance(self.target, str):
+            return (inspect.getdoc(self.target) or "").partition("\n")[0]
+        module, _, name = self.target.partition(":")
+        try:
+            source = getattr(find_spec(module), "origin", None)
+            found = [
+                one for one in ast.parse(Path(str(source)).read_text("utf-8")).body if isinstance(one, ast.ClassDef) and one.name == name
+            ]
+        except (ImportError, OSError, SyntaxError, ValueError):  # load() tells what is wrong with it
+            return ""
+        return (ast.get_docstring(found[0]) or "").partition("\n")[0] if found else ""
 
     def load(self) -> Any:
         """The class itself.
@@ -167,30 +186,50 @@ class Plugins:
         """The class called NAME or DISTRIBUTION/NAME, imported."""
         return self.find(kind, name).load()
 
-    def zoo_files(self) -> list[Path]:
-        """Every zoo file that a plugin brings; a plugin that fails to say is remembered as broken."""
-        found: list[Path] = []
+    def zoo_files(self) -> dict[Path, str]:
+        """The distribution of every zoo file that a plugin brings, by file; a plugin that fails to say is remembered as broken."""
+        found: dict[Path, str] = {}
         for implementation in self._manager.hook.zoo_files.get_hookimpls():
             try:
                 brought: Any = implementation.function()
-                found += [Path(path) for path in brought]
+                distribution = str(implementation.plugin_name).partition(" ")[0]
+                found |= {Path(path): distribution for path in brought}
             except Exception as error:  # it harms nothing else
                 self.broken[str(implementation.plugin_name).rpartition(" #")[0]] = f"{type(error).__name__}: {error}"
         return found
 
-    def resolve(self, text: str) -> Victim | None:
-        """The whole victim that a reference `SCHEME:REST` means to some plugin, else None; a plugin that fails is remembered as broken."""
-        for implementation in reversed(self._manager.hook.resolve_reference.get_hookimpls()):
+    def resolve(self, kind: str, text: str) -> Backbone | Victim | None:
+        """The record that a reference `SCHEME:REST` means to some plugin, else None; a plugin that fails is remembered as broken.
+
+        Args:
+            kind: "backbone" or "victim".
+        """
+        from sslrob import zoo
+
+        found: Backbone | Victim | None = self._first("resolve_reference", getattr(zoo, kind.capitalize()), kind=kind, text=text)
+        return found
+
+    def classifier(self, reference: str, weights: Weights | None, settings: Settings) -> task.Victim | None:
+        """The whole classifier that a reference means to some plugin, else None; a plugin that fails is remembered as broken."""
+        from sslrob.task import Victim
+
+        found: task.Victim | None = self._first("build_classifier", Victim, reference=reference, weights=weights, settings=settings)
+        return found
+
+    def _first(self, hook: str, wanted: type, **given: Any) -> Any:
+        """What the first plugin answers that knows; each is handed those arguments that it names."""
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
             try:
-                found: Any = implementation.function(text)
+                found: Any = implementation.function(*(given[name] for name in implementation.argnames))
+                if found is not None and not isinstance(found, wanted):
+                    raise TypeError(f"{hook} returned {type(found).__name__}, not {wanted.__name__}")
             except SslrobError:
                 raise
             except Exception as error:  # it harms nothing else
                 self.broken[str(implementation.plugin_name).rpartition(" #")[0]] = f"{type(error).__name__}: {error}"
             else:
                 if found is not None:
-                    victim: Victim = found
-                    return victim
+                    return found
         return None
 
     def complaints(self) -> list[str]:

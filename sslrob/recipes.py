@@ -14,6 +14,7 @@ from sslrob import zoo as records
 from sslrob.choice import for_task, usual_dataset
 from sslrob.errors import SslrobError, unknown
 from sslrob.plugins import Component, Plugins
+from sslrob.references import file_safe
 from sslrob.resolve import summed
 from sslrob.zoo import Head, Zoo
 
@@ -73,9 +74,9 @@ def plan(zoo: Zoo, plugins: Plugins, backbone: str, recipe: str, dataset: str | 
         settings=asked.settings,
         protocol=asked.protocol,
         made_from=_digest(zoo.get("backbone", backbone), asked, data),
-        recipe=" --dataset ".join([f"sslrob train --backbone {backbone} --recipe {recipe}", *elsewhere]),
+        recipe=" --dataset ".join([f"sslrob train --backbone {shlex.quote(backbone)} --recipe {recipe}", *elsewhere]),
     )
-    return Plan("-".join([backbone, recipe, *elsewhere]), head, recipe, asked, usual)
+    return Plan("-".join([file_safe(backbone), recipe, *elsewhere]), head, recipe, asked, usual)
 
 
 def usual_recipe(task: Component, protocol: str | None, zoo: Zoo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -166,17 +167,33 @@ def _unfinished(record: Record) -> str:
 
 
 def compare(records: Sequence[Record]) -> str:
-    """Several runs, one a row."""
-    header = ["run", "head", "threat model", "images", "metric", "clean", "robust", "attack success", "lost", "flags"]
-    rows = [[*_row(record)] for record in records]
-    if any(record["spec"].get("surrogates") for record in records):
-        for line, cell in zip((header, *rows), ("through", *map(_through, records)), strict=True):
-            line.insert(3, cell)
+    """Several runs, one a row; of what was asked, what tells them apart."""
+    header = ["run", "head", "threat model", "through", "objective", "settings", "images"]
+    header += ["metric", "clean", "robust", "attack success", "lost", "flags"]
+    several = len({record["spec"]["attack"]["objective"] for record in records}) > 1
+    rows = []
+    for record, settings in zip(records, _differing(records), strict=True):
+        objective = record["spec"]["attack"]["objective"] if several else ""
+        rows.append(_row(record, _through(record), objective, settings))
     return table(header, rows)
 
 
-def _row(record: Record) -> Sequence[str]:
-    named = (Path(record["folder"]).name, _head(record["spec"]), record["spec"]["threat_model"])
+def _differing(records: Sequence[Record]) -> Iterator[str]:
+    """For each run, those settings of its attack that another run of the same attack has otherwise."""
+    asked: list[tuple[str, dict[str, str]]] = []
+    values: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        attack = record["spec"]["attack"]
+        settings = {**attack["settings"], "restarts": attack["restarts"], "seed": record["spec"]["seed"]}
+        asked.append((attack["use"].rpartition("/")[2], {key: json.dumps(value) for key, value in settings.items()}))
+        for key, value in asked[-1][1].items():
+            values.setdefault((asked[-1][0], key), set()).add(value)
+    for use, given in asked:
+        yield " ".join(f"{key}={value}" for key, value in given.items() if len(values[use, key]) > 1)
+
+
+def _row(record: Record, *asked: str) -> Sequence[str]:
+    named = (Path(record["folder"]).name, _head(record["spec"]), record["spec"]["threat_model"], *asked)
     if "results" not in record:
         status = "not finished" if record["status"] == "started" else record["status"]
         return (*named, str(record["rows"]), "", "", "", "", "", status)

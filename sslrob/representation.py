@@ -175,7 +175,7 @@ def resized(images: Tensor, like: Tensor) -> Tensor:
 
 
 def build(goal: Goal, backbone: Backbone, batch: Batch, access: Access, guide: Guide | None = None) -> Objective:
-    """The objective on the images of one batch.
+    """The objective on the images of one batch; an embedding to move from, or towards, costs a pass.
 
     Args:
         guide: gives the images that `target` pulls towards.
@@ -187,7 +187,13 @@ def build(goal: Goal, backbone: Backbone, batch: Batch, access: Access, guide: G
         raise ValueError(f"objective '{goal}' needs images to pull towards: give guide=...")
     with torch.no_grad():
         anchors = goal.parts(backbone(guide(batch) if goal.target and guide else batch.images))
+    cost.forwards += 1
     return EmbeddingObjective(access, cost, index, backbone, goal, tuple(anchors))
+
+
+def targeted(name: str) -> bool:
+    """Whether an objective pulls towards other images."""
+    return name.startswith("embedding") and Goal.parse(name).target
 
 
 def require_levels(name: str, backbone: Backbone) -> Goal:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sslrob import references
 from sslrob import zoo as records
 from sslrob.attack import Attack
 from sslrob.choice import Choice, choose, for_task, surrogate, usual_dataset
 from sslrob.errors import SslrobError, close_names
+from sslrob.pins import UNKNOWN, pinned
 from sslrob.plugins import Component, Plugins
-from sslrob.resolve_attack import attack_spec, find, learned, radius, require_loss
+from sslrob.resolve_attack import attack_spec, find, learned, radius, require_loss, require_maps
 from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, SurrogateSpec, TaskSpec, VictimSpec
-from sslrob.weights import sha256
+from sslrob.weights import fetch, sha256
 from sslrob.zoo import Weights, Zoo
 
 
@@ -27,7 +31,7 @@ class Words:
     Attributes:
         backbone: a backbone or a family; or else
         victim: a whole model, by its name in the zoo or as SCHEME:REST, perhaps with
-        weights: its checkpoint.
+        weights: a checkpoint; for a backbone, instead of its own, or "random".
         head: id or kind of a head.
         attack: a preset, or a registered attack; None: pgd.
         settings: of the attack, each `KEY=VALUE`.
@@ -40,7 +44,7 @@ class Words:
     attack: str | None = None
     backbone: str | None = None
     victim: str | None = None
-    weights: Path | None = None
+    weights: str | Path | None = None
     task: str | None = None
     dataset: str | None = None
     head: str | None = None
@@ -62,8 +66,6 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     """
     if (asked.backbone is None) == (asked.victim is None):
         raise SslrobError("give either a backbone or a whole victim", hint="add --backbone NAME, see: sslrob zoo list")
-    if asked.weights is not None and asked.victim is None:
-        raise SslrobError("--weights is for --victim", hint="leave it out; the weights of a backbone stand in the zoo")
     if asked.victim is not None and asked.head is not None:
         raise SslrobError("a whole victim has its own head", hint="leave --head out, or compose: --backbone NAME")
     if not 0 <= asked.seed < 2**63:
@@ -84,14 +86,16 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     if whole is not None and asked.victim is not None:
         within = radius(asked, whole.threat_model or dataset.threat_model, attack, move, plugins)
         return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=within)
-    choice = choose(str(asked.backbone), dataset_id, asked.head, zoo)
-    head = zoo.heads[choice.head]
+    word, zoo = references.chosen(zoo, plugins, str(asked.backbone), dataset_id, asked.weights)
+    choice = choose(word, dataset_id, asked.head, zoo)
+    head, body = zoo.heads[choice.head], _backbone(choice, zoo, plugins)
     if move is None and not asked.surrogates:
         require_loss(attack, choice.head, head, task, typed=asked.objective is not None)
+        require_maps(attack, body, plugins)
     within = radius(asked, head.threat_model or dataset.threat_model, attack, move, plugins)
     return Spec(
         **common,
-        backbone=_backbone(choice.backbone, zoo, plugins),
+        backbone=body,
         head=_head(choice, zoo, task),
         threat_model=within,
     )
@@ -101,15 +105,7 @@ def _whole(text: str, zoo: Zoo, plugins: Plugins) -> records.Victim:
     if text in zoo.victims or ":" not in text:
         record: records.Victim = zoo.get("victim", text)
         return record
-    found = plugins.resolve(text)
-    if found is None:
-        scheme = text.partition(":")[0]
-        raise SslrobError(
-            f"no plugin understands {scheme + ':'!r} of {text!r}",
-            hint="install the plugin of that scheme; what is installed: sslrob plugins list",
-            note="; ".join(plugins.complaints()),
-        )
-    return found
+    return references.victim(plugins, text)
 
 
 def _task_and_dataset(asked: Words, whole: records.Victim | None, zoo: Zoo, plugins: Plugins) -> tuple[Component, str]:
@@ -146,24 +142,30 @@ def _dataset(name: str, record: records.Dataset) -> DatasetSpec:
     )
 
 
-def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
-    record = zoo.backbones[name]
+def _backbone(choice: Choice, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
+    """The backbone as the head reads it."""
+    name = choice.backbone
+    record, head = zoo.backbones[name], zoo.heads[choice.head]
+    settings = head.reads(record).settings
     component = find(plugins, "backbone", record.use, name, zoo)
     known = inspect.signature(component.load()).parameters
-    for key in record.settings:
+    for key in settings:
         if key not in known:
             close = close_names(key, known)
+            giver = f"heads.{choice.head}" if key in head.body else f"backbones.{name}"
             raise SslrobError(
-                f"backbone {component.name!r} of {component.plugin} has no setting {key!r}, which backbones.{name} gives it",
+                f"backbone {component.name!r} of {component.plugin} has no setting {key!r}, which {giver} gives it",
                 hint=f"did you mean {close[0]!r}?" if close else f"its settings are {', '.join(known) or 'none'}",
             )
     return BackboneSpec(
         id=name,
         use=record.use,
         plugin=component.plugin,
-        settings=record.settings,
+        settings=settings,
         weights=summed(record.weights),
         seed=record.seed if record.weights is None else None,
+        notes=record.notes,
+        license=record.license,
     )
 
 
@@ -200,16 +202,18 @@ def _surrogates(asked: Words, dataset: str, attack: AttackSpec, task: Component,
         raise SslrobError(f"attack {attack.id!r} learns on the backbone that it is made for, not through a surrogate", hint=hint)
     found: dict[str, SurrogateSpec] = {}
     for word in asked.surrogates:
-        choice = surrogate(word, dataset, zoo)
+        name, zoo = (word, zoo) if word in zoo.recorded("head") else references.chosen(zoo, plugins, word, dataset)
+        choice = surrogate(name, dataset, zoo)
         if choice.head in found:
             raise SslrobError(f"surrogate {choice.head!r} is meant twice", hint=f"leave out --surrogate {word}")
         require_loss(attack, choice.head, zoo.heads[choice.head], task, typed=asked.objective is not None)
-        found[choice.head] = SurrogateSpec(backbone=_backbone(choice.backbone, zoo, plugins), head=_head(choice, zoo, task))
+        require_maps(attack, body := _backbone(choice, zoo, plugins), plugins)
+        found[choice.head] = SurrogateSpec(backbone=body, head=_head(choice, zoo, task))
     return tuple(found[head] for head in sorted(found))
 
 
-def _victim(name: str, record: records.Victim, weights: Path | None, task: Component) -> VictimSpec:
-    source = record.weights if weights is None else Weights(file=weights.expanduser().resolve())
+def _victim(name: str, record: records.Victim, weights: str | Path | None, task: Component) -> VictimSpec:
+    source = record.weights if weights is None else Weights(file=Path(weights).expanduser().resolve())
     if source is None:
         raise SslrobError(f"victim {name!r} has no weights but random ones", hint="add its checkpoint: --weights FILE")
     return VictimSpec(
@@ -220,13 +224,38 @@ def _victim(name: str, record: records.Victim, weights: Path | None, task: Compo
         weights=summed(source),
         classes=record.classes,
         clean=record.clean,
+        notes=record.notes,
+        license=record.license,
     )
 
 
+_downloads = ContextVar("_downloads", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Within, a checksum that only a download could tell stays "unknown": for whatever only says what would be done."""
+    before = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(before)
+
+
 def summed(weights: Weights | None) -> Weights | None:
-    """With the sha256 that the spec's id counts, taken from the file where the zoo gives none."""
-    if weights is None or weights.file is None or weights.sha256 is not None:
+    """With the sha256 that the spec's id counts: where the zoo gives none, the one that was pinned, or else the file's own.
+
+    It is downloaded for that, except `without_downloads`.
+
+    Raises:
+        SslrobError: there is no such file, or it is not the one that was meant.
+        RunFailed: it cannot be downloaded.
+    """
+    if weights is None or weights.sha256 not in (None, UNKNOWN):
         return weights
-    if not weights.file.is_file():
-        raise SslrobError(f"no weights at {str(weights.file)!r}", hint="check the path")
-    return weights.model_copy(update={"sha256": sha256(weights.file)})
+    if weights.file is not None:
+        if not weights.file.is_file():
+            raise SslrobError(f"no weights at {str(weights.file)!r}", hint="check the path")
+        return weights.model_copy(update={"sha256": sha256(weights.file)})
+    found = pinned(weights) or (sha256(fetch(weights)) if _downloads.get() else UNKNOWN)
+    return weights.model_copy(update={"sha256": found})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from sslrob.attack import Attack
 from sslrob.errors import SslrobError, close_names, unknown
 from sslrob.plugins import Component, Plugins
 from sslrob.settings import checked, complete
-from sslrob.spec import AttackSpec, PerturbationSpec
+from sslrob.spec import AttackSpec, BackboneSpec, PerturbationSpec
 from sslrob.zoo import Zoo
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _objective(objective: str, name: str, attack: type[Attack]) -> str:
 
 
 def require_loss(attack: AttackSpec, name: str, head: records.Head, task: Component, *, typed: bool) -> None:
-    """Look at the loss before a victim is built.
+    """Look at the losses before a victim is built: that of the objective, or those that the attack's settings name.
 
     Args:
         name, head: of the victim, or of a surrogate.
@@ -79,18 +80,45 @@ def require_loss(attack: AttackSpec, name: str, head: records.Head, task: Compon
         SslrobError: victims with this head have no such loss.  Where that is not known before one is built, it is seen then.
     """
     kind, colon, loss = attack.objective.partition(":")
-    known = task.load().losses(head.kind) if colon and kind == "task" else ()
-    if known and loss not in known:
-        close = close_names(loss, known)
-        hint = f"did you mean 'task:{close[0]}'?" if close else f"its losses are {', '.join(known)}"
-        note = "" if typed else f"attack {attack.id!r} raises {attack.objective}; --objective task raises the head's usual loss instead"
-        raise SslrobError(f"no loss of head {name!r} is named {loss!r}", hint=hint, note=note)
+    known = task.load().losses(head.kind) if kind == "task" else ()
+    own = attack.settings.get("losses")
+    named = [loss] if colon else own if isinstance(own, list | tuple) else []
+    strangers = [str(one) for one in named if one not in known]
+    if known and strangers:
+        close = close_names(strangers[0], known)
+        meant = f"'task:{close[0]}'" if colon and close else repr(close[0]) if close else ""
+        note = "the setting 'losses' names it; with --set losses=[] these are the victim's strongest"
+        if colon:
+            other = f"attack {attack.id!r} raises {attack.objective}; --objective task raises the head's usual loss instead"
+            note = "" if typed else other
+        raise SslrobError(
+            f"no loss of head {name!r} is named {strangers[0]!r}",
+            hint=f"did you mean {meant}?" if meant else f"its losses are {', '.join(known)}",
+            note=note,
+        )
+
+
+def require_maps(attack: AttackSpec, backbone: BackboneSpec, plugins: Plugins) -> None:
+    """Look at the maps that an objective asks for by number, before any weights are read.
+
+    Raises:
+        SslrobError: the backbone does not have them.
+    """
+    if not re.search(r":map[1-9]|\+map", attack.objective):
+        return
+    from sslrob.assemble import backbone as built
+    from sslrob.representation import require_levels
+
+    bare = backbone.model_copy(update={"weights": None})
+    require_levels(attack.objective, built(bare, name=backbone.id, plugins=plugins))
 
 
 def radius(asked: Words, usual: str, attack: AttackSpec, move: PerturbationSpec | None, plugins: Plugins) -> str:
     """The threat model; of a move that was learned before, its own is the usual one."""
     bounded = move is not None or plugins.find("attack", attack.use).load().bounded
     usual = usual if move is None else move.threat_model
+    if move is not None and asked.norm is not None:
+        perturbation.require_norm(move, asked.norm)
     found = threat_model(asked.norm, asked.epsilon, usual if bounded else epsilons.EVERY_IMAGE)
     if not bounded and found != epsilons.EVERY_IMAGE:
         raise SslrobError(f"no epsilon holds attack {attack.id!r}: its threat model is every image", hint="leave --epsilon and --norm out")

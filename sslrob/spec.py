@@ -10,20 +10,22 @@ from typing import Any
 
 from pydantic import Field
 
+from sslrob import license as licenses
 from sslrob.epsilon import EVERY_IMAGE
 from sslrob.zoo import FitSplit, Record, Settings, ThreatModelText, Weights
 
+SINGULAR = {"ies": "y", "ches": "ch", "s": ""}  # of the names of settings, for one of them
 # What does not change a number: names, where files lie (their sha256 counts), and what is only told.
-_SOURCE = {"file", "url", "format"}
+_SOURCE = {"file", "url", "hf", "mirrors", "size", "published_hash", "format"}
 _COMPOSED: Any = {
-    "backbone": {"id": True, "weights": _SOURCE},
+    "backbone": {"id": True, "notes": True, "license": True, "weights": _SOURCE},
     "head": {"id": True, "protocol": True, "clean": True, "alone": True, "weights": _SOURCE},
 }
 _NOT_IN_ID: Any = {
     "asked": True,
     "dataset": {"path": True, "images": True, "fit": {"path", "images"}},
     **_COMPOSED,
-    "victim": {"id": True, "reference": True, "clean": True, "weights": _SOURCE},
+    "victim": {"id": True, "reference": True, "clean": True, "notes": True, "license": True, "weights": _SOURCE},
     "attack": {"id"},
     "surrogates": {"__all__": _COMPOSED},
     "perturbation": {"weights": _SOURCE, "threat_model": True, "learned_on": True},
@@ -54,6 +56,8 @@ class BackboneSpec(Record):
     settings: Settings
     weights: Weights | None = Field(description="with its sha256; null: random weights")
     seed: int | None = Field(description="of random weights; null for trained ones")
+    notes: str = Field("", exclude_if=lambda found: not found, description="what else to know, such as how a reference was understood")
+    license: str = Field("", exclude_if=lambda found: not found, description="of the weights")
 
 
 class HeadSpec(Record):
@@ -90,6 +94,8 @@ class VictimSpec(Record):
     weights: Weights | None
     classes: tuple[str, ...]
     clean: dict[str, float]
+    notes: str = Field("", exclude_if=lambda found: not found, description="what else to know, such as how a reference was understood")
+    license: str = Field("", exclude_if=lambda found: not found, description="of the weights")
 
 
 class AttackSpec(Record):
@@ -135,6 +141,12 @@ class Spec(Record):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
+    def unpinned(self) -> list[str]:
+        """Whose weights have a checksum that nobody knows before they are downloaded; until then neither is the id known."""
+        seen = [self.backbone, self.head, self.victim, *(part for one in self.surrogates for part in (one.backbone, one.head))]
+        return [part.id for part in seen if part is not None and part.weights is not None and part.weights.sha256 == "unknown"]
+
+    @property
     def name(self) -> str:
         """What a run of it is called, with the id: `mini-swav-mini-scenes-pgd-0123abcd`."""
         return f"{_word(self.subject)}-{self.dataset.id}-{self.attack.id.rpartition('/')[2]}-{self.id}"
@@ -144,6 +156,12 @@ class Spec(Record):
         """Id of the backbone, or of the whole victim."""
         subject = self.backbone or self.victim
         return subject.id if subject else ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What else to know of the backbone, or the whole victim, and of the surrogates, each in a line or several; and of their licences."""
+        told = [one for one in (self.backbone or self.victim, *(one.backbone for one in self.surrogates)) if one is not None]
+        return [*(one.notes for one in told if one.notes), *licenses.warnings((one.id, one.license) for one in told)]
 
     @property
     def clean(self) -> dict[str, float]:
@@ -167,12 +185,20 @@ class Spec(Record):
         if attack.restarts > 1:
             amounts["restarts"] = attack.restarts
         words = [str(attack.settings[name]) for name in ("type", "version") if isinstance(attack.settings.get(name), str)]
-        words += [f"{value} {name}" if name.endswith("s") else f"{name} {value}" for name, value in amounts.items()]
+        words += [_amount(value, name) for name, value in amounts.items() if value]
         told = ", ".join(words).replace("_", " ")
         goal = "" if attack.objective == "task" else f" on {attack.objective}"
         source = "" if self.perturbation is None else f", learned on {self.perturbation.learned_on}"
         through = f" through {', '.join(one.told for one in self.surrogates)}" if self.surrogates else ""
         return f"{attack.id}{goal}" + (f" ({told})" if told else "") + source + through
+
+
+def _amount(value: int, name: str) -> str:
+    """`20 steps`, `1 query`, or `severity 3` of what is not counted."""
+    if not name.endswith("s"):
+        return f"{name} {value}"
+    ending = next(ending for ending in SINGULAR if name.endswith(ending))
+    return f"1 {name.removesuffix(ending)}{SINGULAR[ending]}" if value == 1 else f"{value} {name}"
 
 
 def _word(text: str) -> str:

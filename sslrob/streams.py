@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,16 @@ class Streams:
         subset._generators = [g for g, k in zip(self._generators, keep.tolist(), strict=True) if k]
         return subset
 
+    @property
+    def state(self) -> list[Any]:
+        """Where each stream is, in a form that JSON takes."""
+        return [_plain(generator.bit_generator.state) for generator in self._generators]
+
+    def resume(self, state: Sequence[Any]) -> None:
+        """Go on from where streams of a `state` were."""
+        for generator, one in zip(self._generators, state, strict=True):
+            generator.bit_generator.state = one
+
     def uniform(self, shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Tensor:
         """(n, *shape) float32, uniform in [low, high)."""
         return self._stack(shape, [low + (high - low) * g.random(tuple(shape), dtype=np.float32) for g in self._generators])
@@ -48,6 +59,12 @@ class Streams:
         if not drawn:
             return torch.empty((0, *shape))
         return torch.from_numpy(np.stack(drawn).astype(np.float32, copy=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _key(seed: int, id: str, purpose: str) -> int:

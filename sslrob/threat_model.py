@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sslrob.epsilon import parse_text
+from sslrob.errors import SslrobError
 
 if TYPE_CHECKING:
     from sslrob.streams import Streams
@@ -46,6 +48,10 @@ class ThreatModel(ABC):
     def project(self, images: Tensor, origin: Tensor) -> Tensor:
         """The allowed image nearest (in L2) to each of `images`: exactly, for ball and pixel range together."""
 
+    def projection(self, origin: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` onto the same originals many times: what depends on them alone is computed once."""
+        return lambda images: self.project(images, origin)
+
     @abstractmethod
     def random_move(self, origin: Tensor, streams: Streams) -> Tensor:
         """Uniform in the ball around zero."""
@@ -74,10 +80,14 @@ class Linf(ThreatModel):
         return _move(images, origin).abs().amax(1)
 
     def steepest(self, gradient: Tensor, images: Tensor, size: float = 1.0) -> Tensor:
-        return size * self.epsilon * gradient.nan_to_num(0).sign()
+        return gradient.nan_to_num(0).sign_().mul_(size * self.epsilon)
 
     def project(self, images: Tensor, origin: Tensor) -> Tensor:
-        return images.clamp(origin - self.epsilon, origin + self.epsilon).clamp(0, 1)
+        return self.projection(origin)(images)
+
+    def projection(self, origin: Tensor) -> Callable[[Tensor], Tensor]:
+        low, high = (origin - self.epsilon).clamp_(0, 1), (origin + self.epsilon).clamp_(0, 1)
+        return lambda images: images.clamp(low, high)
 
     def random_move(self, origin: Tensor, streams: Streams) -> Tensor:
         return streams.uniform(origin.shape[1:], -self.epsilon, self.epsilon).to(origin)
@@ -186,3 +196,22 @@ def parse(text: str) -> ThreatModel:
     """
     norm, epsilon = parse_text(text)
     return NORMS[norm](float(epsilon))
+
+
+def require_room(threat_model: ThreatModel, image: Tensor) -> None:
+    """Refuse an epsilon that bounds nothing.
+
+    Args:
+        image: (3, h, w), one of those that are to be attacked.
+
+    Raises:
+        SslrobError: no two images of this size are as far from each other.
+    """
+    white = torch.ones_like(image)[None]
+    farthest = float(threat_model.distance(white, 0 * white))
+    if threat_model.epsilon > farthest:
+        size = " × ".join(map(str, image.shape))
+        raise SslrobError(
+            f"epsilon {threat_model.epsilon:g} bounds nothing: from black to white it is {farthest:.4g}, for images of {size} values",
+            hint="use a smaller --epsilon, on the [0, 1] scale",
+        )

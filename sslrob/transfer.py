@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from sslrob.data import Batch
-from sslrob.objective import Access, Clean, Feedback, Guide, Objective, TaskObjective, build
+from sslrob.objective import Access, Feedback, Guide, Objective, build
 from sslrob.task import Victim
+from sslrob.task_objective import Clean, TaskObjective
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ class Surrogates(Objective):
         super()._count_look(images)
         self.cost.forwards[self.index] += len(self.parts) - 1
 
-    def _count(self, gradient: Tensor) -> None:
+    def _count(self, gradient: Tensor) -> Tensor:
         for _ in self.parts:
-            super()._count(gradient)
+            gradient = super()._count(gradient)
+        return gradient
 
 
 def _together(looks: Sequence[Feedback]) -> Feedback:
@@ -86,6 +88,8 @@ def through(surrogates: Sequence[Victim], name: str, batch: Batch, access: Acces
     """
     parts = [build(name, victim, batch, access, guide) for victim in surrogates]
     first = parts[0]
+    for part in parts[1:]:  # what they looked at before the attack begins
+        first.cost.forwards += part.cost.forwards
     shared = tuple(replace(part, cost=first.cost) for part in parts)
     every = max(part.read_every for part in parts)
     return Surrogates(access, first.cost, first.index, shared, Clean(batch.images), read_every=every)

@@ -13,13 +13,14 @@ CLEAN_OFF = 0.5  # percentage points between two measurements of one victim on t
 DEAD_SHARE = 0.05  # of the gradients; more of them zero or not finite, and a gradient attack proves little
 BLIND_SHARE = 0.002  # of the images, as in AutoAttack; more of them fooled only without gradients, and the gradients hide something
 BLIND_IMAGES = 2  # at the least: one may be chance
+STILL_SHARE = 0.95  # of the images that were right when clean; more of them given back as they were, and the attack hardly took place
 
 
 class Flag(NamedTuple):
     """A reason to doubt a result.
 
     Attributes:
-        name: "nothing-attacked", "dead-gradients", "masked-gradients", "random-victim", "changed-victim", "clean-metric-off".
+        name: "nothing-attacked", "nothing-moved", "dead-gradients", "masked-gradients", "random-victim", "changed-victim", "clean-metric-off".
         evidence: what was seen, with numbers.
     """
 
@@ -68,13 +69,26 @@ def changed_victim(before: str, after: str) -> list[Flag]:
 
 def of_rows(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
     """All flags that follow from the rows of a run."""
-    return [*nothing_attacked(rows), *dead_gradients(rows), *masked_gradients(rows)]
+    return [*nothing_attacked(rows), *nothing_moved(rows), *dead_gradients(rows), *masked_gradients(rows)]
 
 
 def nothing_attacked(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
     """Flag a victim that gets no image right: there was nothing to attack."""
     if rows and all(row["clean"]["fooled"] for row in rows):
         return [Flag("nothing-attacked", f"none of the {len(rows)} images is right when clean: check classes, weights and preprocessing")]
+    return []
+
+
+def nothing_moved(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
+    """Flag an attack that gave back the clean image for more than `STILL_SHARE` of those that were right.
+
+    An image that the adversary declined was moved, in vain.
+    """
+    right = [row for row in rows if not row["clean"]["fooled"]]
+    still = sum(not (row["distance"] or row["declined"] or row["robust"]["fooled"]) for row in right)
+    if right and still > STILL_SHARE * len(right):
+        told = f"the attack gave back {still} of the {len(right)} images that are right when clean just as they were"
+        return [Flag("nothing-moved", f"{told}: it found no way to begin, or none within its epsilon")]
     return []
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
-from sslrob import weights
+from sslrob import checkpoint
 from sslrob.attack import Attack
 from sslrob.errors import SslrobError
+from sslrob.lessons import Draft, Goal, Lesson, Lessons
 from sslrob.objective import Access, Objective
 from sslrob.representation import resized
 from sslrob.runs import telling_of_the_disk
@@ -30,24 +32,58 @@ KEY = "sslrob"  # of what a file tells of its move
 AGAIN = "copy it again, or move its run's folder away and do that run again"
 GREY = 0.5
 
-Lessons = Iterable[tuple[Objective, Tensor]]  # a goal on n images, and the images (n, 3, h, w); it can be gone through again
-
 
 class Universal(Attack):
     """An attack that learns one move, the same for all images; subclasses are searches for it.
 
     The move has the shape of the first image learned from; for images of another shape it is resized.  Each image is then projected: into
     the pixel range, and into the ball, which a resized move may leave.
+
+    Attributes:
+        in_images: `length` counts images, not steps of a batch each.
+        on_one_batch: the images do not matter, but for their shape: the first batch comes again and again.
     """
 
     randomised: ClassVar[bool] = False  # once learned, nothing is drawn
+    in_images: ClassVar[bool] = False
+    on_one_batch: ClassVar[bool] = False  # settings may decide: then a property
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """How many steps, or images, it learns in."""
 
     @abstractmethod
-    def learn(self, lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
-        """The move (3, h, w), in the ball around zero."""
+    def begin(self, images: Tensor, threat_model: ThreatModel, stream: Streams) -> Tensor:
+        """The move (3, h, w) to begin with, in the ball around zero.
 
-    def fit(self, batches: Lessons, threat_model: ThreatModel, *, streams: Streams) -> Move:
-        return Move(self.learn(batches, threat_model, streams).detach())
+        Args:
+            images: (n, 3, h, w) the first to learn from.
+            stream: of the one move.
+        """
+
+    @abstractmethod
+    def step(self, move: Tensor, lesson: Lesson, threat_model: ThreatModel, stream: Streams) -> Tensor:
+        """A better move (3, h, w), in the ball; it depends on the arguments alone, so that a run may be stopped between any two steps."""
+
+    def learn(self, lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
+        """The move (3, h, w)."""
+        stream = first(streams)
+        if (draft := lessons.draft()) is None:
+            _, images = lessons.first()
+            draft = Draft(self.begin(images, threat_model, stream), 0, 0, stream.state)
+        stream.resume(draft.stream)
+        batches = ((0, *batch) for batch in repeat(lessons.first())) if self.on_one_batch else lessons.around(draft.place)
+        while draft.done < self.length:
+            place, objective, images = next(batches)
+            left = self.length - draft.done
+            move = self.step(draft.move, Lesson(objective, images, draft.done / self.length, left), threat_model, stream).detach()
+            draft = Draft(move, draft.done + (min(left, len(images)) if self.in_images else 1), place, stream.state)
+            lessons.keep(draft, self.length)
+        return draft.move
+
+    def fit(self, batches: Iterable[Goal], threat_model: ThreatModel, *, streams: Streams) -> Move:
+        return Move(self.learn(batches if isinstance(batches, Lessons) else Lessons(batches), threat_model, streams))
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
         raise SslrobError(f"{type(self).__name__} has learned nothing yet", hint="fit() it on other images first, or let sslrob eval do it")
@@ -82,24 +118,6 @@ def first(streams: Streams) -> Streams:
     return streams[torch.arange(len(streams)) == 0]
 
 
-def looks(lessons: Lessons, count: int) -> Iterator[tuple[float, Objective, Tensor]]:
-    """`count` batches, again from the first after the last: (how much of it is over in [0, 1), goal, images).
-
-    Raises:
-        SslrobError: there are none.
-    """
-    done = 0
-    while done < count:
-        before = done
-        for objective, images in lessons:
-            yield done / count, objective, images
-            done += 1
-            if done == count:
-                return
-        if done == before:
-            raise SslrobError("there are no images to learn a universal move from", hint="check the data set's fit split")
-
-
 def save(path: Path, move: Move, told: Mapping[str, Any]) -> None:
     """Write a move, whole or not at all; the same move and the same words give the same bytes.
 
@@ -123,7 +141,7 @@ def load(path: Path) -> Move:
         SslrobError: the file is missing, damaged, or holds none.
     """
     told(path)
-    move = weights.load(path, "safetensors").get("move")
+    move = checkpoint.load(path, "safetensors").get("move")
     if move is None or move.ndim != 3 or move.shape[0] != 3 or not move.is_floating_point():
         shape = "none" if move is None else f"{move.dtype} {tuple(move.shape)}"
         raise SslrobError(f"{str(path)!r} holds no move (3, height, width), but {shape}", hint="learn it again")

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
+from sslrob import references
 from sslrob.errors import SslrobError
+from sslrob.fetching import there
 from sslrob.plugins import Plugins
+from sslrob.records import unset
 from sslrob.resolve import summed
 from sslrob.runs import telling_of_the_disk
 from sslrob.weights import cache, fetch
-from sslrob.zoo import Backbone, Head, Weights, Zoo
+from sslrob.zoo import FIRST_PARTY, Backbone, Head, Weights, Zoo
 
 if TYPE_CHECKING:
     from sslrob.data import Dataset
@@ -90,6 +93,18 @@ def entries(names: Sequence[str], zoo: Zoo) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
+def absent(kind: str, name: str, zoo: Zoo) -> bool:
+    """Whether an entry, or what it stands on, is not on this machine and nobody promised that it is: it was not downloaded."""
+    if kind == "dataset":
+        path = zoo.datasets[name].path
+        return bool(unset(path)) or (zoo.collection(kind, name) == FIRST_PARTY and not path.exists())
+    record = zoo.of(kind)[name]
+    elsewhere = record.weights is not None and (record.weights.file is None or bool(unset(record.weights.file)))
+    if elsewhere and there(record.weights) is None:
+        return True
+    return kind == "head" and record.backbone in zoo.backbones and absent("backbone", record.backbone, zoo)
+
+
 def verify(kind: str, name: str, zoo: Zoo, plugins: Plugins, *, measured: Measured | None = None, device: str = "cpu") -> Finding:
     """Look at one entry.
 
@@ -118,7 +133,15 @@ def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> str:
     n = sum(parameter.numel() for parameter in built.parameters())
     if record.parameters is not None and record.parameters != n:
         raise SslrobError(f"it has {n:,} parameters, {record.parameters:,} in the zoo", hint=f"correct backbones.{name}.parameters")
-    return f"{n:,} parameters, {'random' if record.weights is None else 'weights unchanged' if record.weights.sha256 else 'weights without sha256'}"
+    return f"{n:,} parameters, {_sure(record.weights)}"
+
+
+def _sure(weights: Weights | None) -> str:
+    """How sure it is that the weights are what they were."""
+    if weights is None:
+        return "random"
+    known = {None: "weights without sha256", "unknown": "weights as they were when they were pinned"}
+    return known.get(weights.sha256, "weights unchanged")
 
 
 def _dataset(name: str, zoo: Zoo, plugins: Plugins) -> str:
@@ -139,9 +162,11 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, devi
     record = zoo.heads[name]
     dataset = zoo.datasets[record.dataset]
     task = assemble.task(dataset.task, plugins)
+    backbone, key = record.reads(references.backbone(zoo, plugins, record.backbone)), ""
+    if absent("dataset", record.dataset, zoo):
+        return _fits(name, record, backbone, task, plugins), ""
     data = assemble.dataset(dataset, task)
     classes = dataset.classes or tuple(getattr(data, "classes", ()))
-    backbone, key = zoo.backbones[record.backbone], ""
     if measured is not None:
         key = _key(
             record, backbone, plugins, data, assemble.fit_split(dataset, task, classes) if record.protocol == "knn" else None, device
@@ -163,6 +188,23 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, devi
     problems = [flag.evidence for flag in trust.clean_metric_off(record.clean, metrics)]
     problems += [f"{metric!r} is in the zoo, but no metric of the task" for metric in record.clean if metric not in metrics]
     return (told or "no clean metric in the zoo") + earlier, "; ".join(problems)
+
+
+def _fits(name: str, head: Head, backbone: Backbone, task: Task, plugins: Plugins) -> str:
+    """That a linear head fits its backbone, told without the data set: its own rows are the classes.
+
+    Raises:
+        SslrobError: it does not fit, or is of another kind, which needs the data.
+    """
+    from sslrob import assemble
+    from sslrob.weights import read
+
+    if head.weights is None or head.kind != "linear" or head.protocol == "finetuned":
+        raise SslrobError(f"dataset {head.dataset!r} is not here, which head {name!r} needs", hint=f"sslrob zoo show {head.dataset}")
+    rows = len(read(head.weights, "head").get("head.weight", ()))
+    body = assemble.backbone(backbone, name=head.backbone, plugins=plugins)
+    assemble.victim(head, body, task, classes=tuple(map(str, range(rows))), name=name)
+    return f"fits {head.backbone}, {rows:,} classes; {head.dataset} is not here to measure on"
 
 
 def _key(head: Head, backbone: Backbone, plugins: Plugins, data: Dataset, fit: Dataset | None, device: str) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sslrob.checkpoint import format_of, load, require_finite
 from sslrob.errors import SslrobError
-from sslrob.weights import apply, fetch, format_of, load, require_finite, wanted
+from sslrob.fetching import fetch
+from sslrob.weights import apply, wanted
 from sslrob.zoo import Weights
 
 if TYPE_CHECKING:

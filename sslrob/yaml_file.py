@@ -11,6 +11,8 @@ import yaml
 
 from sslrob.errors import SslrobError
 
+TEXT, MAPPING, LIST = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
+_UNREAD, _OPEN = object(), object()
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is several times faster; some builds lack it
 
 
@@ -48,17 +50,32 @@ def read(path: Path) -> Document:
     Raises:
         SslrobError: it cannot be read, is not YAML, or has a key twice; names file and line.
     """
+    return parsed(path, text_of(path))
+
+
+def text_of(path: Path) -> str:
+    """What the file holds.
+
+    Raises:
+        SslrobError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SslrobError(f"cannot read {str(path)!r}: {reason[:1].lower()}{reason[1:]}", hint="check the path") from error
+
+
+def parsed(path: Path, text: str) -> Document:
+    """Content and lines of a text that stands in a file.
+
+    Raises:
+        SslrobError: it is not YAML, or has a key twice; names file and line.
+    """
     try:
         loader = Loader(text)
         root = loader.get_single_node()
-        if root is not None:
-            _check(path, root, {})
-        return Document(path, None if root is None else loader.construct_document(root), root)
+        return Document(path, None if root is None else _value(path, root, loader, {}), root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -67,33 +84,48 @@ def read(path: Path) -> Document:
         raise SslrobError(f"{path}: not valid YAML: {error}", hint="mend the file") from error
 
 
-def _check(path: Path, node: yaml.Node, finished: dict[int, bool]) -> None:
-    """Look at every node once.
+def _value(path: Path, node: yaml.Node, loader: Any, known: dict[int, Any]) -> Any:
+    """What a node means, in one pass: PyYAML's own constructors take several times as long, and let a key stand twice.
 
     Args:
-        finished: False for the nodes that `node` stands in, True for those already seen.
+        known: the values of the mappings and lists that were read, by node; _OPEN for those that `node` stands in.
 
     Raises:
         SslrobError: a key stands twice in one mapping, or an alias stands inside what it means.
     """
-    line = node.start_mark.line + 1
-    if not finished.get(id(node), True):
-        raise SslrobError(f"{path}:{line}: this entry contains itself", hint="remove the alias")
-    if id(node) in finished:
-        return
-    finished[id(node)] = False
+    if isinstance(node, yaml.ScalarNode):
+        return node.value if node.tag == TEXT else loader.construct_object(node)
+    found = known.get(id(node), _UNREAD)
+    if found is _OPEN:
+        raise SslrobError(f"{path}:{node.start_mark.line + 1}: this entry contains itself", hint="remove the alias")
+    if found is not _UNREAD:
+        return found
+    known[id(node)] = _OPEN
     if isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise SslrobError(f"{path}:{line}: this key is not a word", hint="use plain words as keys")
-            if key.value in lines:
-                twice = f"{key.value!r} is given twice, first in line {lines[key.value]}"
-                raise SslrobError(f"{path}:{line}: {twice}", hint="remove one of them")
-            lines[key.value] = line
-            _check(path, value, finished)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check(path, value, finished)
-    finished[id(node)] = True
+        keys = _keys(path, node)
+        values = [_value(path, value, loader, known) for _, value in node.value]
+        usual = node.tag == MAPPING and "<<" not in keys  # which takes in the keys of another mapping
+        found = dict(zip((_value(path, key, loader, known) for key, _ in node.value), values, strict=True)) if usual else None
+    else:
+        usual = node.tag == LIST
+        found = [_value(path, part, loader, known) for part in node.value]
+    known[id(node)] = found if usual else loader.construct_object(node, deep=True)
+    return known[id(node)]
+
+
+def _keys(path: Path, node: yaml.MappingNode) -> dict[str, int]:
+    """The line of each key.
+
+    Raises:
+        SslrobError: a key stands twice, or is no word.
+    """
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise SslrobError(f"{path}:{line}: this key is not a word", hint="use plain words as keys")
+        if key.value in lines:
+            twice = f"{key.value!r} is given twice, first in line {lines[key.value]}"
+            raise SslrobError(f"{path}:{line}: {twice}", hint="remove one of them")
+        lines[key.value] = line
+    return lines

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import platformdirs
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 import sslrob
 from sslrob import own, yaml_file
 from sslrob import plugins as plugin_host
 from sslrob.errors import SslrobError, close_names
+from sslrob.references import RANDOM
 from sslrob.yaml_file import Document
-from sslrob.zoo import KINDS, Study, Zoo, ZooFile
+from sslrob.zoo import FIRST_PARTY, KINDS, OWN, Study, Zoo, ZooFile
 from sslrob.zoo import section as section_of
+from sslrob.zoo_mistakes import problem
 
 SECTIONS = {section_of(kind): kind for kind in KINDS}
+_parsed = lru_cache(maxsize=32)(yaml_file.parsed)  # a command may read the same files several times; nobody changes what comes out
 SCHEMA = "`sslrob zoo schema` prints what each entry may hold"
 Key = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One zoo file, on its way into the zoo."""
+    """One zoo file, on its way into the zoo.
+
+    Attributes:
+        collection: who brings it: sslrob, a plugin's distribution, or you.
+    """
 
     document: Document
     records: ZooFile
+    collection: str = OWN
 
     def entries(self) -> Iterator[tuple[str, str, Any]]:
         """Section, name and record of every entry."""
@@ -80,9 +89,11 @@ def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None)
     plugins = plugin_host.installed() if plugins is None else plugins
     broken: dict[str, str] = {}
     mine = _distinct(users(paths))
-    required = [read(path) for path in [first_party(), *mine]]
+    required = [read(first_party(), FIRST_PARTY), *(read(path, OWN) for path in mine)]
+    brought = {path.resolve(): collection for path, collection in plugins.zoo_files().items()}
     theirs, made = (
-        list(_readable((path for path in paths if path.resolve() not in mine), broken)) for paths in (plugins.zoo_files(), own.files())
+        list(_readable({path: collection for path, collection in files.items() if path not in mine}, broken))
+        for files in (brought, {path.resolve(): OWN for path in own.files()})
     )
     while True:
         try:
@@ -95,27 +106,28 @@ def load(paths: Iterable[Path] = (), plugins: plugin_host.Plugins | None = None)
             broken[str(error.part.document.path)] = str(error)
 
 
-def _readable(paths: Iterable[Path], broken: dict[str, str]) -> Iterator[Part]:
+def _readable(files: Mapping[Path, str], broken: dict[str, str]) -> Iterator[Part]:
     """Those files that are whole; why the others are not goes to `broken`."""
-    for path in _distinct(paths):
+    for path, collection in files.items():
         try:
-            yield read(path)
+            yield read(path, collection)
         except SslrobError as error:
             broken[str(path)] = str(error)
 
 
-def read(path: Path) -> Part:
+def read(path: Path, collection: str = OWN) -> Part:
     """One file, validated by itself.  Relative paths in it are meant relative to its folder.
 
     Raises:
         SslrobError: names file, line, key path and value of the first mistake; the note has the others.
     """
     path = path.resolve()
-    document = yaml_file.read(path)
+    document = _parsed(path, yaml_file.text_of(path))
     try:
-        return Part(document, ZooFile.model_validate({} if document.data is None else document.data, context={"folder": path.parent}))
+        records = ZooFile.model_validate({} if document.data is None else document.data, context={"folder": path.parent})
+        return Part(document, records, collection)
     except ValidationError as error:
-        problems = [_problem(document, details) for details in error.errors()]
+        problems = [problem(document, details) for details in error.errors()]
         (message, hint), *others = problems
         note = "; ".join(text for text, _ in others[:5])
         raise SslrobError(message, hint=hint or SCHEMA, note=note and f"{len(others)} more: {note}") from None
@@ -139,7 +151,11 @@ def merge(parts: Sequence[Part]) -> Zoo:
                 raise Misfit(part, (written, name), f"{SECTIONS[written]} {name!r} is already in {first}", hint="rename one of them")
             homes[section, name] = part
             sections[section][name] = record
-    zoo = Zoo(**sections, origins={key: part.document.path for key, part in homes.items()})
+    mirrored = _mirrored(parts)
+    for section in ("backbones", "heads", "victims"):
+        sections[section] = {name: mirrored(record) for name, record in sections[section].items()}
+    origins = {key: part.document.path for key, part in homes.items()}
+    zoo = Zoo(**sections, origins=origins, collections={part.document.path: part.collection for part in parts})
     _check_heads(zoo, homes)
     _check_studies(zoo, homes)
     _check_families(zoo, homes)
@@ -147,11 +163,27 @@ def merge(parts: Sequence[Part]) -> Zoo:
     return zoo
 
 
+def _mirrored(parts: Sequence[Part]) -> Callable[[Any], Any]:
+    """Adds to a record's weights the mirrors that the files' `mirrors` name for their address."""
+    starts = [(start, other) for part in parts for start, other in part.records.mirrors.items()]
+
+    def add(record: Any) -> Any:
+        url = record.weights and record.weights.url
+        found = tuple(other + url.removeprefix(start) for start, other in starts if url and url.startswith(start))
+        if not found:
+            return record
+        weights = record.weights.model_copy(update={"mirrors": (*found, *record.weights.mirrors)})
+        return record.model_copy(update={"weights": weights})
+
+    return add
+
+
 def _check_heads(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
     for section, heads in (("heads", zoo.heads), ("untrained", zoo.untrained)):
         for name, head in heads.items():
-            for kind, wanted in (("backbone", head.backbone), ("dataset", head.dataset)):
-                _require(zoo, kind, wanted, homes[section, name], ("heads", name, kind))
+            for kind, wanted in (("backbone", head.backbone.removesuffix(RANDOM)), ("dataset", head.dataset)):
+                if ":" not in wanted:  # a reference means something only where the plugin of its scheme is asked
+                    _require(zoo, kind, wanted, homes[section, name], ("heads", name, kind))
 
 
 def _check_studies(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
@@ -198,12 +230,18 @@ def _require(zoo: Zoo, kind: str, wanted: str, home: Part, keys: Key) -> None:
 
 
 def _check_families(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
+    """A family and a backbone outside it have two names; the file that came later is the one to change."""
+    read_first = list(dict.fromkeys(id(part) for part in homes.values()))
     for name, record in zoo.backbones.items():
         family = record.family
-        if family is not None and family in zoo.backbones and zoo.backbones[family].family != family:
-            taken = homes["backbones", family].where("backbones", family)
-            message = f"backbones.{name}.family: {family!r} is also a backbone outside this family, in {taken}"
-            raise Misfit(homes["backbones", name], ("backbones", name, "family"), message, hint="rename the family or the backbone")
+        if family is None or family not in zoo.backbones or zoo.backbones[family].family == family:
+            continue
+        member, namesake = homes["backbones", name], homes["backbones", family]
+        if read_first.index(id(namesake)) > read_first.index(id(member)):
+            message = f"backbones.{family}: {family!r} is also a family, that of {name!r} in {member.where('backbones', name)}"
+            raise Misfit(namesake, ("backbones", family), message, hint="rename the backbone, or let it join the family")
+        message = f"backbones.{name}.family: {family!r} is also a backbone outside this family, in {namesake.where('backbones', family)}"
+        raise Misfit(member, ("backbones", name, "family"), message, hint="rename the family or the backbone")
 
 
 def _check_defaults(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
@@ -217,7 +255,8 @@ def _check_defaults(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
         for name, record in getattr(zoo, section).items():
             if not record.default:
                 continue
-            first = firsts.setdefault((section, *group(record)), name)
+            collection = zoo.collection("backbone", name) if section == "backbones" else ""
+            first = firsts.setdefault((section, collection, *group(record)), name)
             if first != name:
                 what, *whose = group(record)
                 there = homes[section, first].where(section, first)
@@ -228,47 +267,3 @@ def _check_defaults(zoo: Zoo, homes: dict[tuple[str, str], Part]) -> None:
 
 def _distinct(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(path.resolve() for path in paths))
-
-
-def _problem(document: Document, details: Any) -> tuple[str, str]:
-    """What is wrong, where, and a hint, which may be empty."""
-    keys = list(details["loc"])
-    key = str(keys[-1]) if keys else ""
-    place = f"{document.path}:{document.line(keys)}"
-    path = ".".join(map(str, keys))
-    match details["type"]:
-        case "extra_forbidden":
-            close = close_names(key, _known_keys(keys[:-1]))
-            return f"{place}: {path}: unknown key {key!r}", f"did you mean {close[0]!r}?" if close else ""
-        case "missing":
-            parent = ".".join(map(str, keys[:-1])) or "the file"
-            return f"{place}: {parent} has no {key!r}", f"add {key}: ..."
-        case _ if key == "[key]":
-            return f"{place}: {keys[0]}: {keys[-2]!r} is not a valid name", "use lower case letters, digits and . + _ -"
-        case "model_type" | "dict_type" | "model_attributes_type":
-            return f"{place}: {path or 'the file'} is not a mapping of keys to values, got {_short(details['input'])}", ""
-    reason = details["msg"][:1].lower() + details["msg"][1:]
-    return f"{place}: {path}: {reason}, got {_short(details['input'])}", details.get("ctx", {}).get("hint", "")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _known_keys(keys: Sequence[str | int]) -> list[str]:
-    """What may stand in the mapping that `keys` leads to."""
-    record: type[BaseModel] = ZooFile
-    for key in [*keys[:1], *keys[2:]]:  # the second key is an entry's name
-        found = _record_in(record.model_fields[str(key)].annotation) if key in record.model_fields else None
-        if found is None:
-            return []
-        record = found
-    return [entry.alias or name for name, entry in record.model_fields.items()]
-
-
-def _record_in(annotation: Any) -> type[BaseModel] | None:
-    """The first record type inside an annotation such as `dict[str, Backbone]` or `Weights | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _record_in(part))), None)

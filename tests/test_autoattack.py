@@ -112,7 +112,7 @@ def test_an_image_that_is_fooled_costs_no_more(victim, batch):
 
 def test_passes_of_an_image_that_withstands_all(victim, batch):
     _, cost = run(AutoAttack(steps=10, queries=50), victim, batch, L2(1e-4))
-    apgd, targeted, fab, square = 10 + 1 + 1, 9 * (10 + 1 + 1) + 1, 9 * (10 + 1 + 1 + 1) + 1, 50 + 1 + 1
+    apgd, targeted, fab, square = 10 + 1 + 1, 9 * (10 + 1) + 1, 9 * (10 + 1 + 1) + 1, 50 + 1 + 1
     assert cost.forwards.tolist() == [1 + apgd + targeted + fab + square] * 8
     assert cost.backwards.tolist() == [10 + 9 * 10 + 9 * 10] * 8
     assert cost.fooled_by == {}

@@ -132,7 +132,7 @@ def test_version(capsys):
 
 
 def test_lists(capsys, golden, zoo):
-    lists = (["zoo", "list"], ["zoo", "list", "heads"], ["tasks", "list"], ["defenses", "list"])
+    lists = (["zoo", "list"], ["zoo", "list", "heads", "--family", "toys"], ["tasks", "list"], ["defenses", "list"])
     told = [f"$ sslrob {' '.join(words)}\n{answer(capsys, *words)[1]}" for words in lists]
     golden("lists.txt", "\n".join(told))
 

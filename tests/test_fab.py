@@ -120,8 +120,8 @@ def test_passes(four_classes):
     _, cost = attack_it(FAB(steps=12, rivals=2), victim, batch, L2(5.0))
     assert cost.backwards.tolist() == [12 * 2] * 8
     _, cost = attack_it(TargetedFAB(steps=12), victim, batch, L2(5.0))
-    assert (cost.forwards >= 1 + 3 * (13 + 1)).all()
-    assert (cost.forwards <= 1 + 3 * (13 + 2)).all()  # one more towards a class that is out of reach: the best allowed image
+    assert (cost.forwards >= 1 + 3 * 13).all()
+    assert (cost.forwards <= 1 + 3 * (13 + 1)).all()  # one more towards a class that is out of reach: the best allowed image
     assert cost.backwards.tolist() == [3 * 12] * 8
     _, cost = attack_it(TargetedFAB(steps=12, targets=2), victim, batch, L2(5.0))
     assert cost.backwards.tolist() == [2 * 12] * 8

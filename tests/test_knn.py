@@ -297,6 +297,10 @@ def test_a_loss_that_the_head_lacks_is_refused_before_anything_is_built(data):
     with pytest.raises(SslrobError, match="no loss of head 'small-knn' is named 'margn'") as caught:
         asked(collection(data), objective="task:margn")
     assert "'task:margin'" in caught.value.hint
+    with pytest.raises(SslrobError, match="no loss of head 'small-knn' is named 'js'") as caught:
+        asked(collection(data), attack="sea", settings=("losses=[margin, js]",))
+    assert "--set losses=[]" in caught.value.note
+    assert asked(collection(data), attack="sea", settings=("losses=[margin]",)).attack.settings["losses"] == ["margin"]
 
 
 @pytest.mark.parametrize("name", [name for name in zoo_files.load().attacks if name.startswith("knn-")])

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from sslrob.attack import Attack, Best
 from sslrob.builtin import scores
-from sslrob.builtin.cascade import Cascade
+from sslrob.builtin.cascade import in_turn
 from sslrob.builtin.classification import LinearClassifier
 from sslrob.builtin.gradient import FGSM, PGD
 from sslrob.builtin.noise import Noise
@@ -174,45 +174,27 @@ def test_access_can_be_taken_but_not_given(victim, batch):
     assert not build("task", victim, batch, "white-box").granting("score")(x).loss.requires_grad
 
 
-class TestCascade:
-    def cascade(self, *attacks, toy=None, factor=None):
-        toy = toy or toys()["classification"]
+class TestInTurn:
+    def in_turn(self, *attacks):
+        toy = toys()["classification"]
         batch = toy.batch()
-        radius = toy.victim.radius(batch.images, Linf)
-        attack = Cascade(attacks)
-        objective = build("task", toy.victim, batch, attack.access)
-        threat_model = Linf(float(radius[2:4].mean()))
-        found = attack.perturb(objective, batch.images, threat_model, streams=Streams(0, batch.ids))
+        objective = build("task", toy.victim, batch, "white-box")
+        stages = [(type(attack).__name__.lower(), attack, objective) for attack in attacks]
+        threat_model = Linf(float(toy.victim.radius(batch.images, Linf)[2:4].mean()))
+        found = in_turn(stages, batch.images, threat_model, streams=Streams(0, batch.ids))
         return toy.victim.fooled(toy.victim(found), batch.targets).tolist(), objective.cost
 
     def test_survivors_only(self):
-        fooled, cost = self.cascade(FGSM(), PGD(steps=4, random_start=False))
+        fooled, cost = self.in_turn(FGSM(), PGD(steps=4, random_start=False))
         assert fooled == [True] * 3 + [False] * 3
         assert cost.backwards.tolist() == [1] * 3 + [5] * 3
         assert cost.forwards.tolist() == [2] * 3 + [2 + 5 + 1] * 3  # each attack's images are judged once more
         assert cost.fooled_by == dict.fromkeys(range(3), ("fgsm", "white-box"))
 
     def test_a_later_attack_gets_the_credit_for_what_it_fooled(self):
-        fooled, cost = self.cascade(Noise(draws=1), FGSM())
+        fooled, cost = self.in_turn(Noise(draws=1), FGSM())
         assert fooled == [True] * 3 + [False] * 3
         assert cost.fooled_by == dict.fromkeys(range(3), ("fgsm", "white-box"))
-
-    def test_it_is_what_its_attacks_are(self):
-        assert Cascade((Noise(), PGD())).access == "white-box"
-        assert Cascade((Noise(),)).access == "score"
-        assert Cascade((FGSM(),)).randomised is False
-        assert Cascade((FGSM(), Noise())).randomised
-        assert Cascade((FGSM(),)).tasks is None
-
-    def test_it_refuses_what_it_cannot_do(self):
-        class Learning(Noise):
-            def fit(self, batches, threat_model, *, streams):
-                return self
-
-        with pytest.raises(ValueError, match="at least one"):
-            Cascade(())
-        with pytest.raises(ValueError, match="Learning learns"):
-            Cascade((Learning(),))
 
     def test_a_weaker_attack_sees_no_more_than_its_access(self):
         seen = []
@@ -224,5 +206,5 @@ class TestCascade:
                 seen.append(objective.access)
                 return Best(images).images
 
-        self.cascade(Peeking(), FGSM())
+        self.in_turn(Peeking(), FGSM())
         assert seen == ["score"]

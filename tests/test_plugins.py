@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sslrob import Attack, hookimpl
+from sslrob import Attack, hookimpl, zoo
 from sslrob.builtin.gradient import PGD
 from sslrob.errors import SslrobError
-from sslrob.plugins import Component, Plugins
+from sslrob.plugins import Component, Plugins, installed
 from sslrob.testing import check_plugin, checks
 
 NOISE = '''
@@ -243,15 +243,33 @@ def test_nothing_is_imported_until_it_is_asked_for():
     assert "antigravity" not in sys.modules
 
 
+def test_a_component_is_summed_up_without_being_imported():
+    def summary(target):
+        return Component("attack", "one", target, "sslrob-x 1").summary
+
+    assert summary("sslrob.builtin.spsa:SPSA") == summary(installed().get("attack", "spsa")) != ""
+    assert "antigravity" not in sys.modules
+    assert [summary(target) for target in ("antigravity:Attack", "nothing.there:Attack", "sslrob", "no:")] == [""] * 4
+
+
 # references and zoo files
 
 
 def test_references_go_to_whoever_knows_the_scheme():
     plugins = Plugins()
-    plugins.add(plugin(resolve_reference=lambda text: None), "a 1")
-    plugins.add(plugin(resolve_reference=lambda text: f"<{text}>" if text.startswith("toy:") else None), "b 1")
-    assert plugins.resolve("toy:x") == "<toy:x>"
-    assert plugins.resolve("other:x") is None
+    record = zoo.Victim(task="classification", reference="toy:x")
+    plugins.add(plugin(resolve_reference=lambda kind, text: None), "a 1")
+    plugins.add(plugin(resolve_reference=lambda kind, text: record if (kind, text) == ("victim", "toy:x") else None), "b 1")
+    assert plugins.resolve("victim", "toy:x") == record
+    assert plugins.resolve("backbone", "toy:x") is None
+    assert plugins.resolve("victim", "other:x") is None
+
+
+def test_what_a_reference_means_is_a_record_of_its_kind():
+    plugins = Plugins()
+    plugins.add(plugin(resolve_reference=lambda text: f"<{text}>"), "a 1")
+    assert plugins.resolve("victim", "toy:x") is None
+    assert plugins.complaints() == ["a 1 (TypeError: resolve_reference returned str, not Victim)"]
 
 
 def test_zoo_files_of_all_plugins(tmp_path):

@@ -112,6 +112,27 @@ def test_several_runs_are_a_table(golden, tmp_path, monkeypatch):
     golden("report_several.txt", plain(compare([read(folder) for folder in everything(Path("runs"))])) + "\n")
 
 
+def test_several_runs_tell_what_was_asked_where_it_differs(tmp_path):
+    def asked(name, use="pgd", objective="task", seed=0, **settings):
+        attack = {**SPEC["attack"], "use": use, "objective": objective, "settings": settings}
+        return read(store(tmp_path / name, {**RECORD, "spec": {**SPEC, "attack": attack, "seed": seed}}))
+
+    one = asked("one", steps=20, random_start=True)
+    many = asked("many", use="sslrob/pgd", objective="task:dlr", steps=100, random_start=True)
+    others = [asked("other", use="fgsm", size=1), asked("later", use="square", queries=5), asked("seed", use="square", seed=3, queries=5)]
+
+    def cells(*records):
+        header, *lines = plain(compare(records)).splitlines()
+        found = {
+            name: [line[header.index(name) :].split("  ")[0] for line in lines] for name in ("objective", "settings") if name in header
+        }
+        return found.get("objective"), found.get("settings")
+
+    assert cells(one, others[0]) == (None, None)
+    assert cells(one, many) == (["task", "task:dlr"], ["steps=20", "steps=100"])
+    assert cells(*others) == (None, ["", "seed=0", "seed=3"])
+
+
 def test_a_run_that_attacked_nothing(tmp_path):
     results = {**RESULTS, "attack_success_rate": {"value": None, "low": 0.0, "high": 100.0, "n": 0}}
     assert "attack success rate  – % of the 0 images not fooled when clean" in plain(

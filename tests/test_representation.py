@@ -174,6 +174,21 @@ def test_a_part_is_about_its_own_images_and_labels_are_never_looked_at(toy, name
 # strength: the embedding of the toy backbone is the mean colour, linear in the pixels
 
 
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [("embedding", 6), ("embedding:l2:tokens", 6), ("embedding:target", 6), ("activation", 5), ("activation:dispersion", 5)],
+)
+def test_every_pass_is_counted(toy, name, passes):
+    """Also the one of the clean image, or of the image to pull towards, before the attack begins."""
+    looked_at = []
+    toy.victim.body.register_forward_hook(lambda module, images, features: looked_at.append(len(images[0])))
+    batch = toy.batch()
+    objective = build(name, toy.victim, batch, "white-box", lambda batch: batch.images.flip(0))
+    PGD(steps=4).perturb(objective, batch.images, Linf(0.03), streams=Streams(0, batch.ids))
+    assert objective.cost.forwards.tolist() == [passes] * 4 == [len(looked_at)] * 4
+    assert objective.cost.backwards.tolist() == [4] * 4
+
+
 def test_l2_reaches_what_a_linear_backbone_allows(toy):
     inside = ToyDataset(toy.dataset.images[:2], toy.dataset.targets[:2], "f")  # no pixel near black or white
     toy = toy._replace(dataset=inside)

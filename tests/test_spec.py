@@ -84,9 +84,10 @@ def plugins_of(version: str = "1.0") -> Plugins:
             register("boxes", BoxAttack)
 
         @hookimpl
-        def resolve_reference(self, text: str) -> zoo.Victim | None:
+        def resolve_reference(self, kind: str, text: str) -> zoo.Victim | None:
             scheme, _, rest = text.partition(":")
-            return zoo.Victim(task="detection", reference=text, settings={"config": rest}) if scheme == "mmdet" else None
+            known = (kind, scheme) == ("victim", "mmdet")
+            return zoo.Victim(task="detection", reference=text, settings={"config": rest}) if known else None
 
     found = Plugins()
     found.add(Plugin(), f"sslrob-toy {version}")
@@ -267,6 +268,13 @@ def test_the_sentence_tells_what_was_chosen() -> None:
     assert asked(backbone=None, victim="fcos-coco").sentence() == "fcos-coco · scenes (test, 300 images) · pgd (20 steps) · linf:0.5/255"
 
 
+def test_amounts_are_told_as_a_person_would() -> None:
+    found = asked()
+    settings: dict[str, Any] = {"steps": 1, "queries": 1, "searches": 1, "draws": 2, "neighbours": 0, "smoothing": 0, "severity": 3}
+    told = found.model_copy(update={"attack": found.attack.model_copy(update={"settings": settings})}).sentence()
+    assert " · pgd (1 step, 1 query, 1 search, 2 draws, severity 3) · " in told
+
+
 # ---- what is refused
 
 
@@ -275,7 +283,7 @@ def test_the_sentence_tells_what_was_chosen() -> None:
     [
         ({"backbone": None}, "give either a backbone or a whole victim", "--backbone NAME"),
         ({"victim": "fcos-coco"}, "give either a backbone or a whole victim", "--backbone NAME"),
-        ({"weights": Path("w.pth")}, "--weights is for --victim", "leave it out"),
+        ({"weights": Path("w.pth")}, "no weights at '", "check the path"),
         ({"backbone": None, "victim": "fcos-coco", "head": "fcos"}, "a whole victim has its own head", "leave --head out"),
         ({"backbone": "swaw"}, "no backbone is named 'swaw'", "did you mean 'swav'"),
         ({"attack": "pdg"}, "no attack is named 'pdg'", "did you mean 'pgd'"),

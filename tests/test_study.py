@@ -25,7 +25,8 @@ from sslrob.errors import SslrobError
 from sslrob.plugins import installed
 from sslrob.runs import Run
 from sslrob.stats import mcnemar
-from sslrob.study.comparing import CLEAN, WORST, _difference, _Victim, compare, short_names
+from sslrob.study.comparing import _difference, _Victim, compare, short_names
+from sslrob.study.comparison import CLEAN, WORST
 from sslrob.study.crew import work_off
 from sslrob.study.grid import Only, Places, cells
 from sslrob.testing.toy_tasks import ToyTask
@@ -66,6 +67,7 @@ datasets:
     classes: [dark, light]
     threat_model: linf:8/255
     license: MIT
+    default: true
     fit: {path: fit, images: 6}
 heads:
   toy-one-linear: {backbone: toy-one, dataset: shades, kind: linear, protocol: linear, weights: {file: one.safetensors}}

@@ -7,7 +7,7 @@ import torch
 
 from sslrob.errors import SslrobError
 from sslrob.streams import Streams
-from sslrob.threat_model import L1, L2, Linf, parse
+from sslrob.threat_model import L1, L2, Linf, parse, require_room
 
 SHAPE = (3, 4, 4)
 MODELS = [Linf(8 / 255), Linf(0.4), L2(0.3), L2(2.0), L1(0.5), L1(6.0), L1(60.0)]
@@ -251,3 +251,10 @@ def test_wrong_text(text):
     with pytest.raises(SslrobError) as caught:
         parse(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("most", "above"), [(Linf(1.0), Linf(1.01)), (L2(6.92), L2(6.93)), (L1(48.0), L1(49.0))], ids=ids)
+def test_an_epsilon_that_bounds_nothing(most, above):
+    require_room(most, torch.rand(SHAPE))
+    with pytest.raises(SslrobError, match=r"bounds nothing: from black to white it is .* for images of 3 × 4 × 4 values"):
+        require_room(above, torch.rand(SHAPE))

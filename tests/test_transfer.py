@@ -125,6 +125,7 @@ def test_several_surrogates_are_one_goal():
     keep = torch.tensor([True, False, False, True, True, False])
     assert torch.equal(goal[keep](images[keep]).loss, look.loss[keep])
     assert goal.cost.forwards.tolist() == [6, 3, 3, 6, 6, 3]
+    assert through(victims, "embedding", batch, "white-box").cost.forwards.tolist() == [3] * 6  # each looks at the clean images first
 
 
 def test_they_grant_no_more_than_the_attack_may_see():

@@ -3,8 +3,22 @@
 import pytest
 import torch
 
-from sslrob.testing import ToySegmenter
-from sslrob.trust import Watch, changed_victim, clean_metric_off, dead_gradients, masked_gradients, nothing_attacked, of_rows, state_digest
+from sslrob.builtin.hop_skip_jump import HopSkipJump
+from sslrob.data import batches
+from sslrob.evaluate import Question, evaluate
+from sslrob.testing import ToySegmenter, toys
+from sslrob.threat_model import Linf
+from sslrob.trust import (
+    Watch,
+    changed_victim,
+    clean_metric_off,
+    dead_gradients,
+    masked_gradients,
+    nothing_attacked,
+    nothing_moved,
+    of_rows,
+    state_digest,
+)
 
 
 def names(flags):
@@ -61,6 +75,29 @@ def test_nothing_attacked():
     assert nothing_attacked([wrong, right]) == nothing_attacked([]) == []
 
 
+def moved(distance, *, declined=False, clean=False, robust=False):
+    return {"clean": {"fooled": clean}, "robust": {"fooled": robust}, "distance": distance, "declined": declined}
+
+
+def test_nothing_moved():
+    still, gone, wrong = moved(0.0), moved(0.01), moved(0.0, clean=True, robust=True)
+    assert names(nothing_moved([still, still, wrong])) == ["nothing-moved"]
+    assert "2 of the 2 images that are right when clean" in nothing_moved([still, still, wrong])[0].evidence
+    assert names(nothing_moved([still] * 96 + [gone] * 4)) == ["nothing-moved"]
+    assert nothing_moved([still] * 95 + [gone] * 5) == []
+    assert nothing_moved([wrong, wrong]) == nothing_moved([]) == []  # another flag tells
+    assert nothing_moved([moved(0.0, declined=True)]) == []  # it did move, but to no avail
+    assert nothing_moved([moved(0.0, robust=True)]) == []  # a victim that draws at random
+
+
+@pytest.mark.parametrize(("kind", "flags"), [("classification", []), ("segmentation", ["nothing-moved"])])
+def test_an_attack_that_finds_no_start(kind, flags):
+    """An image of noise fools a classifier, but not of every pixel."""
+    toy = toys()[kind]
+    question = Question(toy.task, toy.victim, HopSkipJump(queries=30, draws=3, directions=5), Linf(1e-3))
+    assert names(of_rows([row for part in evaluate(question, batches(toy.dataset, 8)) for row in part.rows])) == flags
+
+
 def test_dead_gradients():
     assert names(dead_gradients(rows((10, 0), (10, 2)))) == ["dead-gradients"]
     assert "2 of 20 gradients (10%)" in dead_gradients(rows((10, 0), (10, 2)))[0].evidence
@@ -73,7 +110,7 @@ def fooled(*whom, backwards=10):
     """Rows of a cascade: the access of the attack that fooled each image, or None."""
     names = {"white-box": "apgd-ce", "score": "square"}
     by = [{} if access is None else {"fooled_by": {"attack": names[access], "access": access}} for access in whom]
-    return [{"backwards": backwards, "dead_gradients": 0, "clean": {"fooled": False}, **credit} for credit in by]
+    return [{"backwards": backwards, "dead_gradients": 0, **moved(0.01), **credit} for credit in by]
 
 
 def test_masked_gradients():

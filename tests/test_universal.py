@@ -21,6 +21,7 @@ from sslrob.builtin.universal import UAP
 from sslrob.data import Batch
 from sslrob.errors import RunFailed, SslrobError
 from sslrob.execute import run
+from sslrob.learning import DRAFT
 from sslrob.objective import build
 from sslrob.plugins import installed
 from sslrob.resolve import Words, resolve
@@ -29,7 +30,7 @@ from sslrob.spec import Spec
 from sslrob.streams import Streams
 from sslrob.testing import LinearVictim, toys
 from sslrob.threat_model import L1, L2, Linf
-from sslrob.universal import FILE, Move, find, in_ball, load, looks, save, told
+from sslrob.universal import FILE, Move, find, in_ball, load, save, told
 
 NORMS = pytest.mark.parametrize("norm", [Linf, L2, L1], ids=lambda norm: norm.__name__)
 
@@ -210,7 +211,7 @@ def test_an_attack_that_has_learned_nothing_says_so(one_class):
     with pytest.raises(SslrobError, match="UAP has learned nothing yet"):
         UAP().perturb(build("task", victim, batch, "white-box"), batch.images, Linf(0.1), streams=Streams(0, batch.ids))
     with pytest.raises(SslrobError, match="no images to learn"):
-        list(looks([], 3))
+        UAP().fit([], Linf(0.1), streams=Streams(0, []))
 
 
 # files
@@ -390,6 +391,59 @@ def test_a_killed_run_goes_on_with_the_same_move(data, runs, tmp_path, after):
     assert rows(finished) == rows(whole)
 
 
+LEARNING = {
+    "uap": {"settings": ("steps=9", "step_size=0.3")},
+    "uap-embedding": {"settings": ("steps=9",), "objective": "embedding:target"},
+    "data-free": {"attack": "data-free", "objective": "activation", "settings": ("steps=9",)},
+    "with-images": {"attack": "data-free", "objective": "activation", "settings": ("steps=9", "images=0.1")},
+    "deepfool-uap": {"attack": "deepfool-uap", "settings": ("images=90", "steps=3")},
+}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, id=name, marks=[pytest.mark.slow] * (name not in ("uap", "with-images"))) for name, words in LEARNING.items()],
+)
+def test_learning_that_was_stopped_goes_on_to_the_same_byte(data, runs, monkeypatch, words):
+    """Stopped in the first and in a later pass through the fit split, whose 36 images are two batches."""
+    spec = question(data, **words)
+    told = []
+    whole = Path(run(spec, runs=runs / "whole", limit=1, pictures=0, lessons=lambda *now: told.append(now))["folder"])
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert {length for _, length in told} == {told[-1][0]}
+    assert not (whole / DRAFT).exists()
+    monkeypatch.setattr("sslrob.fit_batches.OFTEN", 0.0)
+    for stop in (1, 4):
+
+        def stopping(done, length, at=told[stop]):
+            if (done, length) == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(spec, runs=runs / "parts", limit=1, pictures=0, lessons=stopping)
+    folder = runs / "parts" / spec.name
+    assert (folder / DRAFT).exists()
+    went_on = []
+    run(spec, runs=runs / "parts", limit=1, pictures=0, lessons=lambda *now: went_on.append(now))
+    assert went_on == told[4:]
+    assert (folder / FILE).read_bytes() == (whole / FILE).read_bytes()
+    assert not (folder / DRAFT).exists()
+
+
+def test_a_draft_of_another_question_is_not_gone_on_from(data, runs, monkeypatch):
+    spec = question(data)
+    folder = Path(run(spec, runs=runs, limit=1, pictures=0)["folder"])
+    learned, nothing = (folder / FILE).read_bytes(), Move(torch.zeros(3, 8, 8))
+    known = told(folder / FILE)
+    draft = {"done": 11, "place": 0, "stream": Streams(0, ["any"]).state, "cost": known["cost"], "run": spec.id, "fit": known["fit"]}
+    for other in ({"run": "another", "fit": "other images"}, {}):
+        save(folder / DRAFT, nothing, {**draft, **other})
+        (folder / FILE).unlink()
+        (folder / "images.jsonl").unlink()
+        run(spec, runs=runs, limit=1, pictures=0)
+        assert ((folder / FILE).read_bytes() == learned) == bool(other)
+
+
 def test_a_run_does_not_go_on_without_its_move_or_with_another(data, runs):
     spec = question(data)
     folder = Path(run(spec, runs=runs, limit=3, pictures=0)["folder"])
@@ -500,7 +554,9 @@ def test_a_question_without_one_says_nothing_of_it(data):
 @pytest.mark.parametrize(
     ("words", "says", "hint"),
     [
-        ({"norm": "l2", "epsilon": "1"}, "learned in norm 'linf', not 'l2'", "--norm linf"),
+        ({"norm": "l2", "epsilon": "1"}, "learned in norm 'linf', not 'l2'", "leave --norm out"),
+        ({"norm": "l2"}, "learned in norm 'linf', not 'l2'", "leave --norm out"),
+        ({"norm": "l3"}, "no norm is named 'l3'", "'l2'"),
         ({"epsilon": "17/255"}, "within linf:16/255, so it cannot fill linf:17/255", "--epsilon 16/255 or less"),
         ({"attack": "uap"}, "--attack too", "leave --attack out"),
         ({"objective": "task"}, "--objective too", "leave --objective out"),
@@ -555,4 +611,8 @@ def test_restarts_and_objectives_that_mean_nothing(data):
             question(data, attack=attack, objective="embedding", settings=())
     with pytest.raises(SslrobError, match="no word 'toknes'"):
         question(data, objective="embedding:toknes")
+    for objective in ("embedding:map2", "activation:map0+map7"):  # before anything is read: also with --dry-run
+        with pytest.raises(SslrobError, match=r"but the backbone has map0 to map1"):
+            question(data, attack="pgd", objective=objective, settings=())
+    assert question(data, attack="pgd", objective="embedding:map1", settings=("steps=2",)).attack.objective == "embedding:map1"
     assert question(data, objective="embedding:cosine").id == question(data, objective="embedding").id

@@ -8,10 +8,12 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
+import yaml
 
-from sslrob import hookimpl, zoo, zoo_files
+from sslrob import hookimpl, yaml_file, zoo, zoo_files
 from sslrob.errors import SslrobError
 from sslrob.plugins import Plugins
+from sslrob.records import unset
 from sslrob.zoo import Zoo
 
 COLLECTION = """
@@ -60,6 +62,11 @@ def bringing(*files: Path) -> Plugins:
     plugins = Plugins()
     plugins.add(Plugin(), "sslrob-theirs 1.0")
     return plugins
+
+
+def made_elsewhere(found: Zoo) -> set[str]:
+    """The heads that are not sslrob's own."""
+    return {name for name in found.heads if found.collection("head", name) != zoo.FIRST_PARTY}
 
 
 def refused(path: Path, text: str) -> SslrobError:
@@ -128,7 +135,7 @@ def test_records_do_not_change(tmp_path: Path) -> None:
         (
             "backbones:\n  b:\n    use: r\n    license: MIT\n    weights:\n      url: https://x.org/w.pth",
             6,
-            "has a url but no sha256",
+            "has a source elsewhere but no sha256",
             "add the sha256",
         ),
         (
@@ -137,7 +144,7 @@ def test_records_do_not_change(tmp_path: Path) -> None:
             "unknown key 'prefix'",
             "did you mean 'drop_prefix'?",
         ),
-        ("backbones:\n  b:\n    use: r\n    license: MIT\n    weights: {format: torch}", 6, "needs either file or url", "give one"),
+        ("backbones:\n  b:\n    use: r\n    license: MIT\n    weights: {format: torch}", 6, "needs either file, url or hf", "give one"),
     ],
 )
 def test_mistakes_are_told_with_their_line(tmp_path: Path, wrong: str, line: int, message: str, hint: str) -> None:
@@ -197,6 +204,22 @@ def test_aliases_are_welcome_and_cheap(tmp_path: Path) -> None:
     assert time.perf_counter() - started < 5
 
 
+def test_all_that_yaml_can_say_is_read(tmp_path: Path) -> None:
+    text = """
+    base: &base {a: 1, b: [x, 2.5, true, null, "3"]}
+    more: {<<: *base, b: later}
+    again: *base
+    1: one
+    long: >-
+      two
+      words
+    """
+    found = yaml_file.read(write(tmp_path / "a.yaml", text)).data
+    assert found == yaml.safe_load(dedent(text))
+    assert found["more"] == {"a": 1, "b": "later"}
+    assert found["again"] is found["base"]
+
+
 def test_the_same_name_in_two_files_names_both(tmp_path: Path) -> None:
     first = write(tmp_path / "a.yaml", "schema: 1\nattacks:\n  mine: {use: pgd}\n")
     second = write(tmp_path / "b.yaml", "schema: 1\n\nattacks:\n  mine: {use: fgsm}\n")
@@ -241,10 +264,19 @@ def test_the_users_files_come_from_everywhere_and_once(tmp_path: Path, monkeypat
             "add 'other' to backbones",
         ),
         (
-            ("datasets:", "  swav: {use: r, license: MIT}\ndatasets:"),
-            5,
-            "backbones.mini-swav.family: 'swav' is also a backbone outside this family",
+            (
+                "backbones:\n  mini-swav:\n    use: mini-resnet\n    family: swav",
+                "backbones:\n  twins: {use: r, license: MIT}\n  mini-swav:\n    use: mini-resnet\n    family: twins",
+            ),
+            6,
+            "backbones.mini-swav.family: 'twins' is also a backbone outside this family",
             "rename",
+        ),
+        (
+            ("datasets:", "  dino: {use: r, license: MIT}\ndatasets:"),
+            8,
+            "backbones.dino: 'dino' is also a family, that of 'dino-r50' in ",
+            "join the family",
         ),
     ],
 )
@@ -285,7 +317,7 @@ def test_a_head_may_be_of_another_files_backbone(tmp_path: Path) -> None:
     theirs = write(tmp_path / "theirs.yaml", COLLECTION)
     mine = write(tmp_path / "mine.yaml", "schema: 1\nheads:\n  mine: {backbone: mini-swav, dataset: scenes, kind: rcnn}\n")
     found = zoo_files.load([mine], bringing(theirs))
-    assert set(found.heads) == {"mini-swav-scenes", "mine"}
+    assert made_elsewhere(found) == {"mini-swav-scenes", "mine"}
     assert not found.broken
 
 
@@ -300,7 +332,7 @@ def test_a_broken_file_of_a_plugin_is_left_out_and_named(tmp_path: Path) -> None
     assert set(found.broken) == {str(broken), str(clash), str(dangling), str(tmp_path / "absent.yaml")}
     assert "attacks.a has no 'use'" in found.broken[str(broken)]
     assert "attack 'pgd' is already in" in found.broken[str(clash)]
-    assert set(found.heads) == {"mini-swav-scenes", "mine"}
+    assert made_elsewhere(found) == {"mini-swav-scenes", "mine"}
     assert found.attacks["pgd"].use == "pgd"
     with pytest.raises(SslrobError) as caught:
         found.get("attack", "a")
@@ -315,7 +347,7 @@ def test_a_plugin_that_cannot_say_which_files_it_brings_harms_no_other(tmp_path:
 
     plugins = bringing(write(tmp_path / "good.yaml", COLLECTION))
     plugins.add(Broken(), "sslrob-broken 0.1")
-    assert set(zoo_files.load([], plugins).heads) == {"mini-swav-scenes"}
+    assert made_elsewhere(zoo_files.load([], plugins)) == {"mini-swav-scenes"}
     assert plugins.broken == {"sslrob-broken 0.1": "FileNotFoundError: no data here"}
     with pytest.raises(SslrobError, match="no dataset is named 'theirs'") as caught:
         zoo_files.load([], plugins).get("dataset", "theirs")
@@ -344,6 +376,109 @@ def test_families() -> None:
     assert caught.value.hint == "did you mean 'swav'?"
 
 
+def collections(*backbones: tuple[str, str, bool], **data: str) -> Zoo:
+    """Members of family swav, each with its collection and whether it is a default there, and data sets of collections."""
+    files = {home: Path(f"/{home}.yaml") for home in (*(home for _, home, _ in backbones), *data.values())}
+    return Zoo(
+        backbones={name: zoo.Backbone(use="r", license="MIT", family="swav", default=default) for name, _, default in backbones},
+        datasets={
+            name: zoo.Dataset(task="classification", format="f", path=Path("/d"), threat_model="linf:1/255", license="MIT") for name in data
+        },
+        origins={
+            **{("backbones", name): files[home] for name, home, _ in backbones},
+            **{("datasets", n): files[h] for n, h in data.items()},
+        },
+        collections={path: home for home, path in files.items()},
+    )
+
+
+PUBLISHED = (("long", zoo.FIRST_PARTY, True), ("short", zoo.FIRST_PARTY, False))
+
+
+def test_on_a_data_set_a_family_means_the_members_of_its_collection() -> None:
+    found = collections(*PUBLISHED, ("tiny", "sslrob-mini", False), imagenet=zoo.FIRST_PARTY, crops="sslrob-mini", photos=zoo.OWN)
+    assert found.members("swav") == ["long", "short", "tiny"]
+    assert found.members("swav", "imagenet") == ["long", "short"]
+    assert found.members("swav", "crops") == ["tiny"]
+    assert found.members("swav", "photos") == ["long", "short", "tiny"]  # nobody's in particular, so the published default
+    assert found.members("short", "crops") == ["short"]
+
+
+def test_each_collection_may_have_a_default_of_a_family_and_yours_comes_first() -> None:
+    found = collections(*PUBLISHED, ("tiny", "sslrob-mini", True), ("mine", zoo.OWN, True), crops="sslrob-mini")
+    assert found.members("swav") == ["mine", "long", "tiny", "short"]
+    assert found.members("swav", "crops") == ["tiny"]
+
+
+def test_a_head_counts_before_the_default_and_the_collection_before_other_heads() -> None:
+    from dataclasses import replace
+
+    from sslrob.choice import choose, member
+
+    def heads(*backbones: str) -> dict[str, zoo.Head]:
+        return {f"{b}-{data}": zoo.Head(backbone=b, dataset=data, kind="linear") for b in backbones for data in ("crops", "photos")}
+
+    found = collections(*PUBLISHED, ("tiny", "sslrob-mini", False), crops="sslrob-mini", photos=zoo.OWN)
+    assert choose("swav", "crops", None, replace(found, heads=heads("tiny", "long"))).backbone == "tiny"
+    assert choose("swav", "crops", None, replace(found, heads=heads("short"))).backbone == "short"
+    assert choose("swav", "photos", None, replace(found, heads=heads("tiny", "long", "short"))).backbone == "long"
+    assert choose("swav", "photos", None, replace(found, heads=heads("tiny"))).backbone == "tiny"
+    assert [member("swav", data, found) for data in ("crops", "photos")] == ["tiny", "long"]
+
+
+def test_an_error_offers_few_of_many_heads_those_of_the_family_first() -> None:
+    from sslrob.choice import choose
+
+    with pytest.raises(SslrobError, match="no head of backbone 'barlow-twins-r50-ep1000' on dataset 'imagenet'") as caught:
+        choose("barlow-twins-r50-ep1000", "imagenet", None, zoo_files.load([], Plugins()))
+    assert caught.value.hint == "train one: sslrob train --backbone barlow-twins-r50-ep1000 --recipe linear --dataset imagenet"
+    assert caught.value.note.startswith("or choose --backbone barlow-twins-r50-lightly-ep100 or barlow-twins-r50-mm-ep300 or ")
+    assert caught.value.note.endswith(" others (sslrob zoo list heads)")
+    assert len(caught.value.note) < 300
+
+
+def test_a_second_default_is_one_too_many_in_a_collection_only(tmp_path: Path) -> None:
+    text = "schema: 1\nbackbones:\n  {}: {{use: r, license: MIT, family: swav, default: true}}\n"
+    mine, theirs = write(tmp_path / "mine.yaml", text.format("mine")), write(tmp_path / "theirs.yaml", text.format("theirs"))
+    assert zoo_files.load([mine], bringing(theirs)).members("swav")[:3] == ["mine", "swav-r50-ep800", "theirs"]
+    with pytest.raises(SslrobError, match="a second default of the family 'swav', after 'mine'"):
+        zoo_files.load([mine, theirs], Plugins())
+
+
+def test_addresses_can_be_mirrored_as_a_whole(tmp_path: Path) -> None:
+    mine = write(tmp_path / "mine.yaml", 'schema: 1\nmirrors: {"https://dl.fbaipublicfiles.com/": "http://here/"}\n')
+    found = zoo_files.load([mine], Plugins())
+    weights, head = found.backbones["dino-r50"].weights, found.heads["dino-r50-imagenet"].weights
+    assert weights is not None
+    assert head is not None
+    assert weights.url is not None
+    assert weights.url.startswith("https://dl.fbaipublicfiles.com/")
+    assert weights.mirrors == ("http://here/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth",)
+    assert head.mirrors == ("http://here/dino/dino_resnet50_pretrain/dino_resnet50_linearweights.pth",)
+    byol = found.backbones["byol-r50-ep1000"].weights
+    assert byol is not None
+    assert byol.mirrors == ()
+
+
+def test_heads_of_references_are_welcome(tmp_path: Path) -> None:
+    text = COLLECTION.replace("backbone: mini-swav", "backbone: timm:resnet50.a1_in1k\n    body: {readout: mean}")
+    head = zoo_files.load([write(tmp_path / "zoo.yaml", text)], Plugins()).heads["mini-swav-scenes"]
+    assert head.backbone == "timm:resnet50.a1_in1k"
+    body = head.reads(zoo.Backbone(use="timm", settings={"model": "x", "readout": ""}, license="MIT"))
+    assert body.settings == {"model": "x", "readout": "mean"}
+
+
+def test_paths_may_begin_with_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "zoo.yaml", COLLECTION.replace("data/scenes", "$DATA_HERE/scenes"))
+    monkeypatch.delenv("DATA_HERE", raising=False)
+    found = zoo_files.load([path], Plugins()).datasets["scenes"]
+    assert (str(found.path), unset(found.path)) == ("$DATA_HERE/scenes", "DATA_HERE")
+    monkeypatch.setenv("DATA_HERE", "/data")
+    assert zoo_files.load([path], Plugins()).datasets["scenes"].path == Path("/data/scenes")
+    monkeypatch.setenv("DATA_HERE", "data")
+    assert zoo_files.load([path], Plugins()).datasets["scenes"].path == tmp_path / "data" / "scenes"
+
+
 def test_the_first_party_zoo_is_whole() -> None:
     found = zoo_files.load([], Plugins())
     assert {"pgd", "fgsm", "embedding-pgd", "noise"} <= set(found.attacks)
@@ -352,7 +487,7 @@ def test_the_first_party_zoo_is_whole() -> None:
 
 def test_the_schema_knows_every_section() -> None:
     schema = zoo.schema()
-    assert set(schema["properties"]) == {"schema", *map(zoo.section, zoo.KINDS)}
+    assert set(schema["properties"]) == {"schema", "mirrors", *map(zoo.section, zoo.KINDS)}
     assert "studies" in schema["properties"]
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["Weights"]["properties"]["sha256"]
@@ -366,6 +501,7 @@ def test_reading_is_quick(tmp_path: Path) -> None:
     zoo_files.read(path)  # the first time builds the models
     seconds = []
     for _ in range(5):
+        zoo_files._parsed.cache_clear()
         started = time.process_time()
         zoo_files.read(path)
         seconds.append(time.process_time() - started)

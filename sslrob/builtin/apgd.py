@@ -42,6 +42,10 @@ class APGD(Attack):
             raise ValueError(f"radii {self.radii} are not one, two or three of which the last is 1")
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        return self.search(objective, images, threat_model, streams=streams).images
+
+    def search(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Best:
+        """Each image's best iterate, and what was seen of it."""
         if self.looks > 1:
             objective = Averaged(objective, self.looks)
         climb, models = ascent(threat_model), [replace(threat_model, epsilon=radius * threat_model.epsilon) for radius in self.radii]
@@ -80,9 +84,8 @@ class TargetedAPGD(Attack):
         left = torch.ones(len(images), dtype=torch.bool, device=images.device)
         for rank in range(1, max(1, min(self.targets, objective.rivals)) + 1):
             goal = objective[left].towards(rank)
-            candidates = attack.perturb(goal, images[left], threat_model, streams=streams[left])
-            with torch.no_grad():
-                best.update(candidates, goal(candidates), left)
+            part = attack.search(goal, images[left], threat_model, streams=streams[left])
+            best.merge(part, left)
             left = ~best.fooled
             if not left.any():
                 break
@@ -102,16 +105,17 @@ def _highest(objective: Objective, search: Ascent, steps: int) -> Tensor:
     return search.highest
 
 
-def _attacked(objective: Objective, search: Ascent, steps: int) -> Tensor:
+def _attacked(objective: Objective, search: Ascent, steps: int) -> Best:
     """Each image's best iterate; who is fooled is done."""
-    found, best = search.origin.clone(), Best(search.origin)
-    left = torch.arange(len(found), device=found.device)  # who is still attacked
+    found, best = Best(search.origin), Best(search.origin)
+    left = torch.arange(len(search.origin), device=search.origin.device)  # who is still attacked
     for step in range(steps):
         feedback = _look(objective, search, step / steps)
         if step % objective.read_every == 0:
             best.update(search.x, feedback)
             if (step // objective.read_every) % COMPACT_EVERY == 0 and best.fooled.any():
-                found[left], keep = best.images, ~best.fooled
+                found.merge(best, left)
+                keep = ~best.fooled
                 left, best, objective = left[keep], best[keep], objective[keep]
                 search.keep(keep)
                 if not len(left):
@@ -119,7 +123,7 @@ def _attacked(objective: Objective, search: Ascent, steps: int) -> Tensor:
         search.move(step)
     with torch.no_grad():
         best.update(search.x, objective(search.x))
-    found[left] = best.images
+    found.merge(best, left)
     return found
 
 

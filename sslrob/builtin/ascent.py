@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sslrob.attack import overwrite
 from sslrob.streams import Streams
 from sslrob.threat_model import L1, L2, ThreatModel, per_image
 
@@ -32,7 +33,8 @@ class Ascent(ABC):
 
     def __init__(self, threat_model: ThreatModel, origin: Tensor, x: Tensor, steps: int, *, resumed: bool) -> None:
         self.threat_model, self.origin, self.x = threat_model, origin, x
-        self.highest, self.gradient, self.highest_gradient = x, torch.zeros_like(x), torch.zeros_like(x)
+        self.highest, self.gradient, self.highest_gradient = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
+        self.project = threat_model.projection(origin)
         self.highest_loss = x.new_full((len(x),), -torch.inf)
         self.size = torch.ones_like(self.highest_loss)  # of a step, as a share of the first one
         self.checks = dict(self.windows(steps))
@@ -48,14 +50,15 @@ class Ascent(ABC):
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value[keep])
+        self.project = self.threat_model.projection(self.origin)
 
     def saw(self, loss: Tensor, gradient: Tensor) -> None:
         """Take note of a look at `x`: (n,) losses, and (n, 3, h, w) gradients."""
         self.gradient = gradient
         higher = loss > self.highest_loss
         self.highest_loss = loss.where(higher, self.highest_loss)
-        self.highest = self.x.where(per_image(higher, self.x), self.highest)
-        self.highest_gradient = gradient.where(per_image(higher, gradient), self.highest_gradient)
+        overwrite(self.highest, higher, self.x)
+        overwrite(self.highest_gradient, higher, gradient)
 
     def move(self, step: int) -> None:
         """Make step `step`, counted from 0; at the end of a window, look back first."""
@@ -116,13 +119,13 @@ class Halving(Ascent):
         x = self.x
         ahead = self._brought_back(x + per_image(2 * self.size, x) * self.threat_model.steepest(self.gradient, x))
         if not first:
-            ahead = self._brought_back(x + KEPT * (ahead - x) + (1 - KEPT) * (x - self.before))
+            ahead = self._brought_back(x.lerp(ahead, KEPT).add_(x - self.before, alpha=1 - KEPT))
         self.before, self.x = x, ahead
 
     def _brought_back(self, x: Tensor) -> Tensor:
         """Allowed images near `x`: in L2 not the nearest, which would cost more than such a step is worth, but shortened, then cut to [0, 1]."""
         if not isinstance(self.threat_model, L2):
-            return self.threat_model.project(x, self.origin)
+            return self.project(x)
         move = x - self.origin
         length = move.flatten(1).norm(dim=1)
         return (self.origin + move * per_image((INSIDE * self.threat_model.epsilon / length).clamp_max(1), move)).clamp(0, 1)
@@ -161,7 +164,7 @@ class Sparse(Ascent):
         least = gradient.abs().sort(dim=1).values.gather(1, rank[:, None])
         signs = gradient.sign() * (gradient.abs() >= least)
         length = self.threat_model.epsilon * self.size / signs.abs().sum(1).clamp_min(1)
-        self.x = self.threat_model.project(self.x + per_image(length, self.x) * signs.view_as(self.x), self.origin)
+        self.x = self.project(self.x + per_image(length, self.x) * signs.view_as(self.x))
 
     def _moved(self, x: Tensor) -> Tensor:
         return (x != self.origin).flatten(1).sum(1).to(self.size)

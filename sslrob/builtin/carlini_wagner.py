@@ -17,6 +17,7 @@ from sslrob.streams import Streams
 from sslrob.threat_model import ThreatModel, per_image
 
 INSIDE = 1 - 1e-6  # black and white have no finite arctanh
+TINY = 1e-8  # Adam's, below which it takes no gradient to its unit
 CHECKS = 10  # looks at the progress of a descent, but not before it had this many steps for it:
 PATIENCE = 100
 PROGRESS = 1e-4  # of the lowest sum; with less between two looks an image's descent is over
@@ -50,28 +51,32 @@ class CarliniWagner(Attack):
 
     def _descend(self, objective: Objective, images: Tensor, weight: Tensor, smallest: Smallest) -> tuple[Tensor, Tensor]:
         """(n,) bool, whether each image was ever fooled; and the last images."""
-        left = torch.arange(len(images), device=images.device)  # who still makes progress
+        left, part, origin = torch.arange(len(images), device=images.device), weight, images  # of those who still make progress
         fooled, last = torch.zeros_like(weight, dtype=torch.bool), images.clone()
-        start = ((2 * images - 1) * INSIDE).atanh()
-        move, mean, square = (torch.zeros_like(images) for _ in range(3))
+        place = ((2 * images - 1) * INSIDE).atanh_().mul_(2)  # twice the arctanh: the sigmoid of it is the image, in one pass
+        mean, square = torch.zeros_like(images), torch.zeros_like(images)
         lowest = before = torch.full_like(weight, torch.finfo(weight.dtype).max)  # sums, up to now and up to the last look at the progress
         for step in range(self.steps):
-            x = ((start + move).tanh() + 1) / 2
-            pull, feedback = look(objective, x, smallest, step / self.steps, left)
-            away, going, part = x - images[left], ~feedback.fooled, weight[left]
-            total = away.flatten(1).square().sum(1) - (part * feedback.loss.detach()).where(going, 0)
-            gradient = (2 * away - per_image(part * going, x) * pull) * (2 * x * (1 - x))  # the last is dx / dmove
+            x, whole = place.sigmoid(), len(left) == len(images)
+            pull, feedback, distance = look(objective, x, smallest, step / self.steps, None if whole else left)
+            going = ~feedback.fooled
+            total = distance.square() - (part * feedback.loss.detach()).where(going, 0)
             lowest = lowest.minimum(total.nan_to_num(math.inf))
-            last[left], fooled[left] = x, fooled[left] | feedback.fooled
-            mean, square = mean.lerp(gradient, 0.1), square.lerp(gradient.square(), 0.001)
-            scale = (square / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
-            move = move - self.rate / (1 - 0.9 ** (step + 1)) * mean / scale
+            fooled[left] |= feedback.fooled
+            gradient = torch.addcmul(x - origin, pull, per_image(part * going, x), value=-0.5)
+            gradient.mul_(torch.addcmul(x, x, x, value=-1))  # a quarter of that by the arctanh, as dx is 2x (1 - x): Adam knows no scale
+            mean.lerp_(gradient, 0.1)
+            square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            unbiased = math.sqrt(1 - 0.999 ** (step + 1))
+            place.addcdiv_(mean, square.sqrt().add_(TINY / 4 * unbiased), value=-2 * self.rate * unbiased / (1 - 0.9 ** (step + 1)))
             if step % max(PATIENCE, self.steps // CHECKS) == 0:
                 gains = lowest <= before - PROGRESS * before.abs()
                 before = lowest
                 if not gains.all():
-                    objective, left, before, lowest = objective[gains], left[gains], before[gains], lowest[gains]
-                    start, move, mean, square = start[gains], move[gains], mean[gains], square[gains]
+                    last[left] = x
+                    objective, left, part, origin = objective[gains], left[gains], part[gains], origin[gains]
+                    before, lowest, place, mean, square = before[gains], lowest[gains], place[gains], mean[gains], square[gains]
                     if not len(left):
-                        break
+                        return fooled, last
+        last[left] = place.sigmoid()
         return fooled, last

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,14 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslrob import images as files
+from sslrob import references
 from sslrob.backbone import Backbone
 from sslrob.builtin import scores
 from sslrob.builtin.knn import NearestNeighbours, Neighbours
 from sslrob.data import Sample
 from sslrob.errors import SslrobError, unknown
+from sslrob.plugins import installed
 from sslrob.settings import checked
 from sslrob.stats import wilson
 from sslrob.task import Aggregator, Row, Task, Victim
+from sslrob.whole import require_classes
+from sslrob.zoo import Weights
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,13 @@ class FolderSettings:
     Args:
         resize: pixels of the shorter side; None: as they are.
         crop: side of the square cut from the centre; None: all of it.
+        classes: which list of names the labels are counted in, where the folder may hold only some of them: imagenet-1k, the 1,000 WordNet
+            ids; None: the data set's classes, or else the folder's own.
     """
 
     resize: int | None = None
     crop: int | None = None
+    classes: Literal["imagenet-1k"] | None = field(default=None, repr=False)  # the names themselves are in the fingerprint
 
 
 class ImageFolder:
@@ -47,7 +54,7 @@ class ImageFolder:
         loose = [p for p in self.paths if p.parent == root]
         if loose:
             raise SslrobError(f"image {str(loose[0])!r} is in no class folder", hint=f"put it at {root}/CLASS/{loose[0].name}")
-        self.classes = tuple(classes) or tuple(found)
+        self.classes = tuple(classes) or _listed(settings.classes) or tuple(found)
         strangers = sorted(set(found) - set(self.classes))
         if strangers:
             raise SslrobError(
@@ -67,8 +74,13 @@ class ImageFolder:
         return Sample(self.ids[index], files.to_tensor(image), self.labels[index])
 
 
-class LinearClassifier(Victim):
-    """A linear layer on the pooled embedding.
+def _listed(name: str | None) -> tuple[str, ...]:
+    """The names of a list that comes with sslrob, a line each; none for None."""
+    return () if name is None else tuple(Path(__file__).with_name(f"{name}.txt").read_text(encoding="ascii").split())
+
+
+class Classifier(Victim):
+    """Whatever gives a logit a class.
 
     Outputs: logits (n, classes).  Fooled: the true class does not have the highest logit alone.  Quality: its margin.
     """
@@ -76,19 +88,6 @@ class LinearClassifier(Victim):
     losses = ("ce", "margin", "dlr")
     strongest = ("ce", "dlr")
     targeted = scores.TARGETED
-
-    def __init__(self, backbone: Backbone, classes: int) -> None:
-        super().__init__()
-        self.body = backbone
-        self.head = nn.Linear(backbone.width, classes)
-
-    @property
-    def backbone(self) -> Backbone:
-        return self.body
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(images).pooled)
-        return logits
 
     def loss(self, outputs: Tensor, targets: Sequence[int], name: str, progress: float) -> Tensor:
         """`ce`: cross-entropy.  `margin`: best wrong logit minus the true one (Carlini & Wagner 2017).  `dlr`: see `scores.dlr`."""
@@ -105,7 +104,7 @@ class LinearClassifier(Victim):
         return scores.lead(outputs, self._labels(outputs, targets))
 
     def prepared(self, targets: Sequence[int]) -> Any:
-        return torch.as_tensor(targets, device=self.head.weight.device)
+        return torch.as_tensor(targets, device=next(self.parameters()).device)
 
     def margins(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
         return scores.margins(outputs, self._labels(outputs, targets))
@@ -118,6 +117,39 @@ class LinearClassifier(Victim):
 
     def _labels(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
         return torch.as_tensor(targets, device=outputs.device)
+
+
+class LinearClassifier(Classifier):
+    """A linear layer on the pooled embedding."""
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        self.body = backbone
+        self.head = nn.Linear(backbone.width, classes)
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.body
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images).pooled)
+        return logits
+
+
+class WholeClassifier(Classifier):
+    """A module of somebody else's, from images in [0, 1] to logits, which shows no backbone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def backbone(self) -> None:
+        return None
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits
 
 
 class Classification(Task):
@@ -144,6 +176,21 @@ class Classification(Task):
         if settings:
             raise SslrobError(f"a linear head has no setting {next(iter(settings))!r}", hint="remove it from the head's settings")
         return LinearClassifier(backbone, len(classes))
+
+    @staticmethod
+    def described(reference: str) -> str:
+        """A file counts by its checksum, wherever it lies."""
+        return references.FILE if reference.startswith(references.FILE) else reference
+
+    def whole(self, reference: str, *, weights: Weights | None, settings: Mapping[str, Any], classes: Sequence[str]) -> Victim:
+        """A classifier that a plugin builds; see the hook `build_classifier`."""
+        plugins = installed()
+        built = plugins.classifier(reference, weights, dict(settings))
+        if built is None:
+            raise references.misunderstood(reference, plugins)
+        if isinstance(built, LinearClassifier):
+            require_classes(reference, built.head.out_features, classes)
+        return built
 
     def measure(self, prediction: Tensor, target: int) -> Row:
         """`rank`: how many wrong classes score at least as high as the true one."""

@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sslrob.builtin.universal import climb, pull, start
+from sslrob.builtin.universal import anywhere, climb, pull
+from sslrob.lessons import Lesson
 from sslrob.streams import Streams
 from sslrob.threat_model import ThreatModel
-from sslrob.universal import Lessons, Universal, first, looks, moved
+from sslrob.universal import Universal, moved
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,25 @@ class DataFree(Universal):
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"{name} {low}, {high} is no range in [0, 1]")
 
-    def learn(self, lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
-        move, stream = start(lessons, threat_model, streams), first(streams)
-        for progress, objective, images in looks(lessons if self.images else [next(iter(lessons))], self.steps):
-            few = torch.arange(len(images), device=images.device) < self.noises
-            noise = self._noise(images[few], stream)
-            gradient = pull(objective[few], moved(noise, move, threat_model), progress)
-            if self.images:
-                gradient = gradient + self.images * pull(objective, moved(images, move, threat_model), progress)
-            move = climb(move, gradient, threat_model, self.step_size * (1 - progress))
-        return move
+    @property
+    def length(self) -> int:
+        return self.steps
+
+    @property
+    def on_one_batch(self) -> bool:  # type: ignore[override]
+        return not self.images
+
+    def begin(self, images: Tensor, threat_model: ThreatModel, stream: Streams) -> Tensor:
+        return anywhere(images, threat_model, stream)
+
+    def step(self, move: Tensor, lesson: Lesson, threat_model: ThreatModel, stream: Streams) -> Tensor:
+        objective, images, progress, _ = lesson
+        few = torch.arange(len(images), device=images.device) < self.noises
+        noise = self._noise(images[few], stream)
+        gradient = pull(objective[few], moved(noise, move, threat_model), progress)
+        if self.images:
+            gradient = gradient + self.images * pull(objective, moved(images, move, threat_model), progress)
+        return climb(move, gradient, threat_model, self.step_size * (1 - progress))
 
     def _noise(self, like: Tensor, stream: Streams) -> Tensor:
         colours = (len(like), 3, 1, 1)

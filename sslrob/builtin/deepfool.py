@@ -10,11 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sslrob.attack import Attack
-from sslrob.builtin.minimal import ORDERS, Smallest
+from sslrob.attack import Attack, overwrite
+from sslrob.builtin.minimal import ORDERS, Smallest, length
 from sslrob.objective import Objective
 from sslrob.streams import Streams
-from sslrob.threat_model import TINY, Linf, ThreatModel, per_image
+from sslrob.threat_model import Linf, ThreatModel, per_image
 
 BEYOND = 1e-4  # added to each step, so that none ends on the border
 
@@ -67,14 +67,16 @@ def _to_the_nearest(margins: Tensor, images: Tensor, threat_model: ThreatModel) 
         margins: (n, k) with a graph to the images.
     """
     _, dual = ORDERS[type(threat_model)]
-    nearest, best = margins.new_full((len(margins),), math.inf), torch.zeros_like(images, requires_grad=False)
+    nearest, slope = margins.new_full((len(margins),), math.inf), margins.new_ones(len(margins))
+    steepest = torch.zeros_like(images, requires_grad=False)
     for k in range(margins.shape[1]):
         (gradient,) = torch.autograd.grad(margins[:, k].sum(), images, retain_graph=k + 1 < margins.shape[1])
         gradient = gradient.nan_to_num(0, 0, 0)
-        slope = torch.linalg.vector_norm(gradient.flatten(1), ord=dual, dim=1).clamp_min(TINY)
-        distance = margins[:, k].detach().abs() / slope + BEYOND
-        way = -gradient.sign() if isinstance(threat_model, Linf) else -gradient / per_image(slope, gradient)
+        steepness = length(gradient, dual)
+        distance = margins[:, k].detach().abs() / steepness + BEYOND
         nearer = distance < nearest
-        best = torch.where(per_image(nearer, best), per_image(distance, way) * way, best)
-        nearest = torch.where(nearer, distance, nearest)
-    return best
+        overwrite(steepest, nearer, gradient)
+        nearest, slope = torch.where(nearer, distance, nearest), torch.where(nearer, steepness, slope)
+    if isinstance(threat_model, Linf):
+        return steepest.sign_().mul_(per_image(-nearest, steepest))
+    return steepest.mul_(per_image(-nearest / slope, steepest))

@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sslrob.attack import Attack
+from sslrob.attack import Attack, overwrite
 from sslrob.builtin.gradient import COMPACT_EVERY
 from sslrob.builtin.hyperplane import onto
-from sslrob.builtin.minimal import ORDERS, Smallest
+from sslrob.builtin.minimal import ORDERS, Smallest, norm
 from sslrob.objective import Feedback, Objective
 from sslrob.streams import Streams
-from sslrob.threat_model import ThreatModel, per_image
+from sslrob.threat_model import ThreatModel
 
 BEYOND = 1.05  # of the way to the border
 CLEAN = 0.1  # at most this share of a step starts from the clean image rather than from where the search is
@@ -44,22 +44,30 @@ class FAB(Attack):
         return self.random_start
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
+        return self.search(objective, images, threat_model, streams=streams).result()
+
+    def search(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Smallest:
+        """The smallest move of each image, and what was seen of it."""
         found, goal, origin, x = Smallest(images, threat_model), objective, images, images.clone()
         if self.random_start:
             x = replace(threat_model, epsilon=threat_model.epsilon / 2).random_start(images, streams)
-        left, last = torch.arange(len(x), device=x.device), x.clone()  # who is still attacked, and where the search was
+        left, last = torch.arange(len(x), device=x.device), images.clone()  # who is still attacked, and where the others' search ended
+        whole = True
         for step in range(self.steps):
             margin, gradient, feedback = self._border(goal, x.requires_grad_(), threat_model)
             x = x.detach()
-            found.update(x, feedback, left)
-            last[left] = x = _step(x, margin, gradient, feedback.fooled, origin, threat_model)
+            found.update(x, feedback, None if whole else left)
+            x = _step(x, margin, gradient, feedback.fooled, origin, threat_model)
             if not self.smallest and step % COMPACT_EVERY == 0 and (done := found.distance[left].isfinite()).any():
+                last[left], whole = x, False
                 left, x, origin, goal = left[~done], x[~done], origin[~done], goal[~done]
                 if not len(left):
-                    return found.result()
+                    return found
+        last[left] = x
         with torch.no_grad():
-            found.update(x, goal(x), left)
-        return found.filled(last, objective)
+            found.update(x, goal(x), None if whole else left)
+        found.fill(last, objective)
+        return found
 
     def _border(self, objective: Objective, x: Tensor, threat_model: ThreatModel) -> tuple[Tensor, Tensor, Feedback]:
         """(n,) the margin to the nearest border of the linearised victim, its gradient (n, 3, h, w), and the rest of the look."""
@@ -67,16 +75,16 @@ class FAB(Attack):
         k = margins.shape[1] - 1
         columns = margins.detach().topk(min(self.rivals or k, k), largest=False).indices
         nearest, gradient = margins.new_full((len(x),), math.inf), torch.zeros_like(x, requires_grad=False)
+        dual = ORDERS[type(threat_model)][1]
         margin = torch.zeros_like(nearest)
         for i in range(columns.shape[1]):
             one = margins.gather(1, columns[:, i : i + 1])[:, 0]
             (slope,) = torch.autograd.grad(one.sum(), x, retain_graph=i + 1 < columns.shape[1])
             slope = slope.nan_to_num(0, 0, 0)
-            steepness = torch.linalg.vector_norm(slope.flatten(1), ord=ORDERS[type(threat_model)][1], dim=1)
-            distance = one.detach().abs() / steepness.clamp_min(torch.finfo(slope.dtype).tiny)
+            distance = one.detach().abs() / norm(slope, dual).clamp_min(torch.finfo(slope.dtype).tiny)
             nearer = distance < nearest
             nearest, margin = torch.where(nearer, distance, nearest), torch.where(nearer, one.detach(), margin)
-            gradient = torch.where(per_image(nearer, slope), slope, gradient)
+            overwrite(gradient, nearer, slope)
         return margin, gradient, feedback
 
 
@@ -98,9 +106,7 @@ class TargetedFAB(Attack):
         left = torch.ones(len(images), dtype=torch.bool, device=images.device)
         for rank in range(1, max(1, min(self.targets, objective.rivals)) + 1):
             goal = objective[left].towards(rank).raising("margin-targeted")
-            candidates = attack.perturb(goal, images[left], threat_model, streams=streams[left])
-            with torch.no_grad():
-                found.update(candidates, goal(candidates), left.nonzero()[:, 0])
+            found.merge(attack.search(goal, images[left], threat_model, streams=streams[left]), left)
             if not self.smallest and not (left := found.distance.isinf()).any():
                 break
         return found.result()
@@ -112,18 +118,18 @@ class _TowardsOne(FAB):
     def _border(self, objective: Objective, x: Tensor, threat_model: ThreatModel) -> tuple[Tensor, Tensor, Feedback]:
         feedback = objective(x)
         (gradient,) = torch.autograd.grad(feedback.loss.sum(), x)
-        return -feedback.loss.detach(), -gradient.nan_to_num(0, 0, 0), feedback
+        return -feedback.loss.detach(), gradient.nan_to_num(0, 0, 0).neg_(), feedback
 
 
 def _step(x: Tensor, margin: Tensor, gradient: Tensor, fooled: Tensor, origin: Tensor, threat_model: ThreatModel) -> Tensor:
     """A little across the linearised border, from x and, the nearer x is to it, the more from the clean image."""
     clean, slope, here = origin.flatten(1), gradient.flatten(1), x.flatten(1)
-    start = torch.where(fooled[:, None], clean + BACK * (here - clean), here)
-    starts, slopes = torch.cat([start, clean]), torch.cat([slope, slope])
-    gaps = margin.repeat(2) + (slopes * (starts - here.repeat(2, 1))).sum(1)
-    moves = onto(starts, slopes, gaps, threat_model)
-    lengths = torch.linalg.vector_norm(moves, ord=ORDERS[type(threat_model)][0], dim=1, keepdim=True).clamp_min(1e-8)
-    (near, far), (onward, outward) = lengths.chunk(2), (starts + BEYOND * moves).chunk(2)
-    share = (near / (near + far)).clamp_max(CLEAN)
-    ahead: Tensor = (1 - share) * onward + share * outward
-    return ahead.clamp(0, 1).view_as(x)
+    moved = here - clean
+    back, climbed = (1 - BACK) * fooled, torch.linalg.vecdot(slope, moved)
+    start = torch.addcmul(here, moved, back[:, None], value=-1)
+    onward = onto(start, slope, margin - back * climbed, threat_model)
+    outward = onto(clean, slope, margin - climbed, threat_model)
+    near, far = (norm(move, ORDERS[type(threat_model)][0]).clamp_min(1e-8) for move in (onward, outward))
+    share = (near / (near + far)).clamp_max(CLEAN)[:, None]
+    ahead = start.add_(onward, alpha=BEYOND).lerp_(outward.mul_(BEYOND).add_(clean), share)
+    return ahead.clamp_(0, 1).view_as(x)

@@ -34,27 +34,28 @@ class PGD(Attack):
         return self.random_start
 
     def perturb(self, objective: Objective, images: Tensor, threat_model: ThreatModel, *, streams: Streams) -> Tensor:
-        best = Best(images)
+        found, best, left = images.clone(), Best(images), torch.arange(len(images), device=images.device)  # left: who is still attacked
         x = threat_model.random_start(images, streams) if self.random_start else images.clone()
-        left = torch.ones(len(images), dtype=torch.bool, device=images.device)  # who is still attacked
-        origin = images
+        origin, project = images, threat_model.projection(images)
         for step in range(self.steps):
             x.requires_grad_()
             feedback = objective(x, progress=step / self.steps)
             (gradient,) = torch.autograd.grad(feedback.loss.sum(), x)
             x = x.detach()
-            moved = threat_model.project(x + threat_model.steepest(gradient, x, self.step_size), origin)
+            moved = project(x + threat_model.steepest(gradient, x, self.step_size))
             if step % objective.read_every == 0:
-                best.update(x, feedback, left)
-                if (step // objective.read_every) % COMPACT_EVERY == 0 and (done := best.fooled[left]).any():
-                    left = left & ~best.fooled
-                    moved, origin, objective = moved[~done], origin[~done], objective[~done]
-                    if not len(moved):
-                        return best.images
+                best.update(x, feedback)
+                if (step // objective.read_every) % COMPACT_EVERY == 0 and best.fooled.any():
+                    found[left], keep = best.images, ~best.fooled
+                    left, moved, origin, best, objective = left[keep], moved[keep], origin[keep], best[keep], objective[keep]
+                    if not len(left):
+                        return found
+                    project = threat_model.projection(origin)
             x = moved
         with torch.no_grad():
-            best.update(x, objective(x), left)
-        return best.images
+            best.update(x, objective(x))
+        found[left] = best.images
+        return found
 
 
 @dataclass(frozen=True)

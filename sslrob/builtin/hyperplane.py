@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslrob.threat_model import L1, L2, Linf, ThreatModel
 
-ITERATIONS = 10  # of Newton's method on a concave, piecewise smooth function, from below: a handful reaches the rounding
+ITERATIONS = 10  # at most, of Newton's method on a concave, piecewise smooth function, from below: a handful reaches the rounding
 TINY = 1e-30
 
 
@@ -24,9 +24,9 @@ def onto(points: Tensor, normals: Tensor, gap: Tensor, threat_model: ThreatModel
         gap: (n,).
         threat_model: says in which norm; one of Linf, L2 and L1.
     """
-    downhill = torch.where((gap < 0)[:, None], normals, -normals)
-    room = torch.where(downhill > 0, 1 - points, points).clamp_min(0) * (downhill != 0)
-    return FILLS[type(threat_model)](room, downhill.abs(), gap.abs()).minimum(room).copysign(downhill)
+    way = normals.sign().mul_(torch.where(gap < 0, 1, -1)[:, None])  # downhill; zero where the normal is
+    room = (0.5 - points).mul_(way).add_(0.5).clamp_min_(0)  # 1 - points upwards, points downwards
+    return FILLS[type(threat_model)](room, normals.abs(), gap.abs()).minimum(room).mul_(way)
 
 
 def _alike(room: Tensor, gain: Tensor, wanted: Tensor) -> Tensor:
@@ -37,25 +37,40 @@ def _alike(room: Tensor, gain: Tensor, wanted: Tensor) -> Tensor:
         gain: (n, values) what a unit of it brings.
         wanted: (n,) the gain in all.
     """
-    most = gain * room
-    parts, spare = torch.stack([most, gain], 1), wanted[:, None] - most.sum(1, keepdim=True)
-    reach = torch.zeros_like(spare)
+    most, total, full = gain * room, gain.sum(1), torch.empty_like(gain)
+    reach = wanted / total.clamp_min(TINY)
     for _ in range(ITERATIONS):
-        lacking, slope = (parts @ (room > reach).to(gain)[:, :, None]).unbind(1)  # of the values that are not at their ends
-        reach = reach.maximum((spare + lacking) / slope.clamp_min(TINY))
-    return reach.expand_as(room)
+        torch.le(room, reach[:, None], out=full)  # 1 for the values that are at their ends, else 0
+        before, reach = reach, _farther(reach, wanted, most, gain, total, full)
+        if _over(reach, before):
+            break
+    return reach[:, None]
 
 
 def _in_proportion(room: Tensor, gain: Tensor, wanted: Tensor) -> Tensor:
     """Each value in proportion to its gain, where there is room: the least Euclidean length."""
     scale = gain.amax(1).clamp_min(TINY)  # squares of small gains would vanish
     gain, wanted = gain / scale[:, None], wanted / scale
-    reach = torch.zeros_like(wanted)
+    most, square, full = gain * room, gain.square(), torch.empty_like(gain)
+    total = square.sum(1)
+    reach = wanted / total.clamp_min(TINY)
     for _ in range(ITERATIONS):
-        full = room <= reach[:, None] * gain
-        missing = wanted - (gain * room).masked_fill(~full, 0).sum(1)
-        reach = reach.maximum(missing / gain.square().masked_fill(full, 0).sum(1).clamp_min(TINY))
+        torch.le(room, reach[:, None] * gain, out=full)
+        before, reach = reach, _farther(reach, wanted, most, square, total, full)
+        if _over(reach, before):
+            break
     return reach.clamp_max(1 / TINY)[:, None] * gain
+
+
+def _farther(reach: Tensor, wanted: Tensor, most: Tensor, slopes: Tensor, total: Tensor, full: Tensor) -> Tensor:
+    """Newton's next reach (n,): what the full values do not bring, by what the others bring each step; `slopes` add up to `total`."""
+    missing, slope = wanted - torch.linalg.vecdot(most, full), total - torch.linalg.vecdot(slopes, full)
+    return reach.maximum(missing / slope.clamp_min(TINY))
+
+
+def _over(reach: Tensor, before: Tensor) -> bool:
+    """Whether a step of Newton's changed nothing, so that none will; a device is not waited for."""
+    return reach.device.type == "cpu" and torch.equal(reach, before)
 
 
 def _greedily(room: Tensor, gain: Tensor, wanted: Tensor) -> Tensor:

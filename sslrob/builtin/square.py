@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sslrob.attack import Attack, Best
+from sslrob.attack import Attack, Best, overwrite
 from sslrob.builtin.gradient import COMPACT_EVERY
 from sslrob.builtin.minimal import by_margin
 from sslrob.objective import Access, Objective
@@ -20,6 +21,7 @@ from sslrob.threat_model import L1, L2, TINY, Linf, ThreatModel, per_image
 
 SHRINKING = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the squares' area is halved
 BLOCK = 100  # queries whose random numbers are drawn at once
+FAR = 3.0  # epsilons: from one end of the ball beyond the other
 TILES = 5  # of the first image of L2 and L1, on a side
 
 
@@ -50,7 +52,8 @@ class Square(Attack):
             tried = paint.squares(x, origin, self._side(query, x), draws[:, place])
             feedback = goal(tried, progress=query / self.queries)
             better = feedback.loss > loss
-            x, loss = tried.where(per_image(better, x), x), feedback.loss.where(better, loss)
+            overwrite(x, better, tried)
+            loss = feedback.loss.where(better, loss)
             if query % goal.read_every == 0 or query == self.queries - 1:
                 best.update(tried, feedback)
                 if (query // goal.read_every) % COMPACT_EVERY == 0 and best.fooled.any():
@@ -90,17 +93,22 @@ class Brush(ABC):
 class Corners(Brush):
     """Linf: every value is as high or as low as it may be, a square's alike within a channel."""
 
+    def __init__(self, threat_model: ThreatModel) -> None:
+        super().__init__(threat_model)
+        self._around: tuple[Tensor, Callable[[Tensor], Tensor]] | None = None  # images, and the projection onto what is allowed around them
+
     def start(self, origin: Tensor, streams: Streams) -> Tensor:
         high = streams.integers((origin.shape[1], 1, origin.shape[3]), 2).to(origin.device) > 0
-        return self._painted(origin, high)
-
-    def squares(self, x: Tensor, origin: Tensor, side: float, draws: Tensor) -> Tensor:
-        here = _Window(x, max(round(side), 1), draws[:, :2]).mask
-        return torch.where(here, self._painted(origin, draws[:, 5:, None, None] < 0.5), x)
-
-    def _painted(self, origin: Tensor, high: Tensor) -> Tensor:
         epsilon = self.threat_model.epsilon
         return (origin + torch.where(high, epsilon, -epsilon)).clamp(0, 1)
+
+    def squares(self, x: Tensor, origin: Tensor, side: float, draws: Tensor) -> Tensor:
+        if self._around is None or self._around[0] is not origin:
+            self._around = origin, self.threat_model.projection(origin)
+        rows, columns = _Window(x, max(round(side), 1), draws[:, :2]).inside
+        far = FAR * self.threat_model.epsilon
+        moves = torch.where(draws[:, 5:] < 0.5, far, -far)[:, :, None, None] * rows[:, None, :, None]
+        return self._around[1](torch.addcmul(x, moves, columns[:, None, None, :].to(x)))
 
 
 class Bumps(Brush):
@@ -163,7 +171,7 @@ class _Window:
 
     Attributes:
         rows, columns: (n, h) and (n, w) pixels from its upper left corner.
-        mask: (n, 1, h, w) bool.
+        inside: (n, h) and (n, w) bool, the rows and columns that it covers.
 
     Args:
         side: pixels; no longer than the image's shorter side.
@@ -174,7 +182,13 @@ class _Window:
         side = min(side, *x.shape[2:])
         self.rows, self.columns = (self._places(x.shape[2 + i], side, draws[:, i : i + 1]) for i in (0, 1))
         rows, columns = ((places >= 0) & (places < side) for places in (self.rows, self.columns))
-        self.mask = rows[:, None, :, None] & columns[:, None, None, :]
+        self.inside = rows, columns
+
+    @property
+    def mask(self) -> Tensor:
+        """(n, 1, h, w) bool."""
+        rows, columns = self.inside
+        return rows[:, None, :, None] & columns[:, None, None, :]
 
     @staticmethod
     def _places(length: int, side: int, draw: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from sslrob.lessons import Lesson
 from sslrob.objective import Objective
 from sslrob.representation import resized
 from sslrob.streams import Streams
 from sslrob.threat_model import ThreatModel, per_image
-from sslrob.universal import GREY, Lessons, Universal, first, in_ball, looks, moved
+from sslrob.universal import GREY, Universal, in_ball, moved
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,21 @@ class UAP(Universal):
     step_size: Annotated[float, Field(gt=0, description="length of the first step as a fraction of epsilon; it falls to zero")] = 0.2
     clip: Annotated[float | None, Field(description="losses above it pull no more; 9 for ImageNet's cross-entropy; null: all do")] = None
 
-    def learn(self, lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
-        move = start(lessons, threat_model, streams)
-        for progress, objective, images in looks(lessons, self.steps):
-            gradient = pull(objective, moved(images, move, threat_model), progress, self.clip)
-            move = climb(move, gradient, threat_model, self.step_size * (1 - progress))
-        return move
+    @property
+    def length(self) -> int:
+        return self.steps
+
+    def begin(self, images: Tensor, threat_model: ThreatModel, stream: Streams) -> Tensor:
+        return anywhere(images, threat_model, stream)
+
+    def step(self, move: Tensor, lesson: Lesson, threat_model: ThreatModel, stream: Streams) -> Tensor:
+        gradient = pull(lesson.objective, moved(lesson.images, move, threat_model), lesson.progress, self.clip)
+        return climb(move, gradient, threat_model, self.step_size * (1 - lesson.progress))
 
 
-def start(lessons: Lessons, threat_model: ThreatModel, streams: Streams) -> Tensor:
-    """A random move in the ball, (3, h, w) as the first image to learn from."""
-    _, _, images = next(looks(lessons, 1))
-    return in_ball(threat_model.random_move(images[:1], first(streams))[0], threat_model)
+def anywhere(images: Tensor, threat_model: ThreatModel, stream: Streams) -> Tensor:
+    """A random move in the ball, (3, h, w) as the first of the images."""
+    return in_ball(threat_model.random_move(images[:1], stream)[0], threat_model)
 
 
 def pull(objective: Objective, images: Tensor, progress: float, clip: float | None = None) -> Tensor:

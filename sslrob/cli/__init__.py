@@ -15,10 +15,14 @@ from sslrob.cli.harden import harden
 from sslrob.cli.plugins import LISTED, listing
 from sslrob.cli.plugins import app as plugins
 from sslrob.cli.report import report
+from sslrob.cli.stopping import stoppable
 from sslrob.cli.study import app as study
 from sslrob.cli.telling import text, told
 from sslrob.cli.train import train
 from sslrob.cli.zoo import app as zoo
+from sslrob.cli.zoo_add import add
+from sslrob.cli.zoo_fetch import fetch, prune
+from sslrob.cli.zoo_verify import verify
 from sslrob.errors import SslrobError
 
 STOPPED = 130  # the shell's code for Ctrl-C
@@ -38,6 +42,10 @@ app.command("train")(train)
 app.command("harden", cls=Grouped)(harden)
 app.add_typer(study, name="study")
 app.command("report")(report)
+zoo.command("fetch")(fetch)
+zoo.command("verify")(verify)
+zoo.command("add")(add)
+zoo.command("prune")(prune)
 app.add_typer(zoo, name="zoo")
 for kind in LISTED:
     app.add_typer(listing(kind), name=f"{kind}s")
@@ -70,7 +78,8 @@ def run(arguments: list[str]) -> int:
     """The exit code of a command: 0 done, 1 failed while running, 2 asked wrongly, 3 result refused, 4 suspect, 130 stopped."""
     wants_traceback = TRACEBACK in arguments
     try:
-        code = app([a for a in arguments if a != TRACEBACK], prog_name="sslrob", standalone_mode=False)
+        with stoppable():
+            code = app([a for a in arguments if a != TRACEBACK], prog_name="sslrob", standalone_mode=False)
         if code == STOPPED:
             raise KeyboardInterrupt
         sys.stdout.flush()

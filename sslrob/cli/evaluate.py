@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sslrob.cli import stages
+from sslrob.cli.options import trust_code, trusting
 
 if TYPE_CHECKING:
     from sslrob.execute import Progress
@@ -20,7 +23,10 @@ VICTIM, ATTACK, DATA, MACHINE, OUTPUT = "Victim", "Attack", "Images", "Machine",
 
 def evaluate(
     backbone: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A backbone of the zoo, or a family, such as swav.", rich_help_panel=VICTIM)
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A backbone of the zoo, a family, such as swav, or a reference, such as timm:NAME.", rich_help_panel=VICTIM
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(metavar="TASK", help="classification, segmentation or detection.", rich_help_panel=VICTIM)
@@ -29,9 +35,13 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="A head's id or kind, where a backbone has several.", rich_help_panel=VICTIM)
     ] = None,
     victim: Annotated[
-        str | None, typer.Option(metavar="SCHEME:REST", help="A whole model, such as mmdet:CONFIG.", rich_help_panel=VICTIM)
+        str | None, typer.Option(metavar="SCHEME:REST", help="A whole model, such as mmdet:CONFIG or file:PATH.", rich_help_panel=VICTIM)
     ] = None,
-    weights: Annotated[Path | None, typer.Option(metavar="FILE", help="The checkpoint of --victim.", rich_help_panel=VICTIM)] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A checkpoint instead of the zoo's; with --backbone also: random.", rich_help_panel=VICTIM),
+    ] = None,
+    trusted: Annotated[bool, trusting(VICTIM)] = False,
     attack: Annotated[
         str | None, typer.Option(metavar="NAME", help="A preset or an attack: sslrob attacks list.  Default: pgd.", rich_help_panel=ATTACK)
     ] = None,
@@ -85,8 +95,9 @@ def evaluate(
     from sslrob import zoo_files
     from sslrob.errors import Suspect
     from sslrob.plugins import installed
-    from sslrob.resolve import Words, resolve
+    from sslrob.resolve import Words, resolve, without_downloads
 
+    trust_code(trusted)
     if offline:
         os.environ["SSLROB_OFFLINE"] = "1"
     moves: Path | None = None
@@ -99,7 +110,7 @@ def evaluate(
         perturbation=moves,
         backbone=backbone,
         victim=victim,
-        weights=weights,
+        weights=weights if victim is None or weights is None else Path(weights),
         surrogates=surrogate or (),
         task=task,
         dataset=dataset,
@@ -112,21 +123,37 @@ def evaluate(
         seed=seed,
     )
     with stdout_for_results(as_json):
-        spec = resolve(asked, zoo_files.load(zoo or ()), installed())
-        if dry_run:
-            folder = str(runs / spec.name)
-        else:
+        with without_downloads() if dry_run else nullcontext():
+            spec = resolve(asked, zoo_files.load(zoo or ()), installed())
+        if not dry_run:
             from sslrob.execute import run
 
             if not as_json:
+                for note in spec.notes:
+                    typer.echo(note)
                 typer.secho(spec.sentence(), bold=True)
-            with _progress(as_json) as progress:
+            with _progress(as_json) as (images, lessons):
                 record = run(
-                    spec, runs=runs, limit=limit, batch_size=batch_size, shards=shards, device=device, pictures=pictures, progress=progress
+                    spec,
+                    runs=runs,
+                    limit=limit,
+                    batch_size=batch_size,
+                    shards=shards,
+                    device=device,
+                    pictures=pictures,
+                    progress=images,
+                    lessons=lessons,
                 )
     if dry_run:
+        folder = None if spec.unpinned else str(runs / spec.name)
         told = {"sentence": spec.sentence(), "folder": folder, "spec": spec.model_dump(mode="json")}
-        typer.echo(json.dumps(told) if as_json else f"{told['sentence']}\n\n{spec.model_dump_json(indent=2)}\n\nit would be in {folder}")
+        where = (
+            f"it would be in {folder}"
+            if folder
+            else f"its folder is known when its weights are: sslrob zoo fetch {' '.join(spec.unpinned)}"
+        )
+        said = "\n".join([*spec.notes, spec.sentence()])
+        typer.echo(json.dumps(told) if as_json else f"{said}\n\n{spec.model_dump_json(indent=2)}\n\n{where}")
         return
     if as_json:
         typer.echo(json.dumps(record))
@@ -153,16 +180,16 @@ def stdout_for_results(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(silent: bool) -> Iterator[Progress]:
-    """A bar on a terminal, a line every ten per cent elsewhere, nothing with `--json`."""
+def _progress(silent: bool) -> Iterator[tuple[Progress, Progress]]:
+    """Of the images, and of what a universal attack learns: a bar on a terminal, a line every ten per cent elsewhere, nothing if `silent`."""
     if silent:
-        yield lambda done, total: None
+        yield lambda done, total: None, lambda done, length: None
         return
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines()
+        yield Lines(), stages.Lines("learning")
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -175,8 +202,11 @@ def _progress(silent: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        images = bar.add_task("loading", total=None)
-        yield lambda done, total: bar.update(images, description="images", completed=done, total=total)
+        task = bar.add_task("loading", total=None)
+        yield (
+            lambda done, total: bar.update(task, description="images", completed=done, total=total),
+            lambda done, length: bar.update(task, description="learning", completed=done, total=length),
+        )
 
 
 class Lines:

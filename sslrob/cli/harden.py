@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sslrob.cli.options import trust_code, trusting
+
 if TYPE_CHECKING:
     from sslrob.zoo import Zoo
 
@@ -17,8 +19,17 @@ DEFENSE, DATA, MACHINE, OUTPUT = "Defense", "Images", "Machine", "Output"
 
 def harden(
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="A backbone of the zoo, or a family, such as swav.", rich_help_panel=DEFENSE)
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="A backbone of the zoo, a family, such as swav, or a reference, such as timm:NAME.",
+            rich_help_panel=DEFENSE,
+        ),
     ],
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A checkpoint instead of the zoo's, or: random.", rich_help_panel=DEFENSE)
+    ] = None,
+    trusted: Annotated[bool, trusting(DEFENSE)] = False,
     defense: Annotated[
         str, typer.Option(metavar="NAME", help="A preset or a defense: sslrob defenses list.", rich_help_panel=DEFENSE)
     ] = "mi-at",
@@ -61,12 +72,14 @@ def harden(
 
     The hardened backbone joins the zoo; the same command again goes on where it stopped, or answers at once.
     """
+    from sslrob import license as licenses
     from sslrob import own, zoo_files
     from sslrob.cli.evaluate import stdout_for_results
     from sslrob.cli.stages import stages
     from sslrob.hardened import USUAL_TASK, Words, plan
     from sslrob.plugins import installed
 
+    trust_code(trusted)
     if offline:
         os.environ["SSLROB_OFFLINE"] = "1"
     plugins = installed()
@@ -78,6 +91,7 @@ def harden(
 
     asked = Words(
         backbone=backbone,
+        weights=weights,
         defense=defense,
         attack=attack,
         epsilon=epsilon,
@@ -96,6 +110,9 @@ def harden(
             from sslrob.hardening import join_zoo
 
             if not as_json:
+                used = (made.hardening.backbone, made.natural.license)
+                for note in filter(None, [made.natural.notes, *licenses.warnings([used])]):
+                    typer.echo(note)
                 typer.secho(made.sentence(), bold=True)
             with stages(as_json) as show:
                 everything = join_zoo(made, load, out=folder, heads=heads, device=device, show=show, plugins=plugins)

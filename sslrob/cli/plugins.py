@@ -94,7 +94,13 @@ def _attacks(zoo: Zoo, plugins: Plugins) -> list[Entry]:
         for name, record in zoo.attacks.items()
     ]
     bare = [
-        {"attack": name, "search": component.name, "objective": "task", "settings": "", "description": f"of {component.plugin}"}
+        {
+            "attack": name,
+            "search": component.name,
+            "objective": "task",
+            "settings": "",
+            "description": component.summary or f"of {component.plugin}",
+        }
         for name, component in _without_preset("attack", zoo, plugins)
     ]
     return presets + bare
@@ -124,7 +130,13 @@ def _defenses(zoo: Zoo, plugins: Plugins) -> list[Entry]:
         for name, record in zoo.defenses.items()
     ]
     bare = [
-        {"defense": name, "use": component.name, "attack": "", "threat model": "", "description": f"of {component.plugin}"}
+        {
+            "defense": name,
+            "use": component.name,
+            "attack": "",
+            "threat model": "",
+            "description": component.summary or f"of {component.plugin}",
+        }
         for name, component in _without_preset("defense", zoo, plugins)
     ]
     return presets + bare

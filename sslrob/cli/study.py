@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def run(
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at a time; changes no result.")] = 32,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     zoo: Zoos = None,
     as_json: Json = False,
 ) -> None:
@@ -46,9 +48,12 @@ def run(
     from sslrob import zoo_files
     from sslrob.cli.evaluate import stdout_for_results
     from sslrob.plugins import installed
+    from sslrob.resolve import without_downloads
     from sslrob.study.grid import Only, Places, cells
     from sslrob.study.running import Grid, Machine
 
+    if offline:
+        os.environ["SSLROB_OFFLINE"] = "1"
     with stdout_for_results(as_json):
         files = tuple(zoo or ())
         everything = zoo_files.load(files)
@@ -57,7 +62,8 @@ def run(
         wanted = list(filter(Only.parse(only or (), grid), grid))
         places = Places(everything, installed(), runs)
         if dry_run:
-            told = [places(cell) for cell in wanted]
+            with without_downloads():
+                told = [places(cell) for cell in wanted]
         else:
             from sslrob.cli.study_display import display
 
@@ -162,13 +168,14 @@ def show(
     from sslrob.cli.evaluate import stdout_for_results
     from sslrob.errors import unknown
     from sslrob.plugins import installed
+    from sslrob.resolve import without_downloads
     from sslrob.study.comparing import compare
     from sslrob.study.grid import Places, cells
     from sslrob.study.tables import FORMATS, render
 
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
-    with stdout_for_results(True):
+    with stdout_for_results(True), without_downloads():
         everything = zoo_files.load(zoo or ())
         study: Study = everything.get("study", name)
         comparison = compare(name, study, cells(study, limit=limit), Places(everything, installed(), runs))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sslrob.cli.options import Json, Zoos
+from sslrob.cli.options import Json, Zoos, trust_code, trusting
 from sslrob.errors import SslrobError
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="A backbone of the zoo, or a family, such as swav.")],
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="A backbone of the zoo, a family, such as swav, or a reference, such as timm:NAME.")
+    ],
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="A checkpoint instead of the zoo's, or: random.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="How: sslrob zoo list recipes.")] = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Instead of --recipe: the task's usual one.")] = None,
     protocol: Annotated[
@@ -26,6 +29,7 @@ def train(
     ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the task's usual one.")] = None,
     zoo: Zoos = None,
+    trusted: Annotated[bool, trusting()] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 and so on.")] = "auto",
     out: Annotated[
@@ -37,24 +41,31 @@ def train(
 
     The head joins the zoo; the same command again goes on where it stopped, or answers at once.
     """
-    from sslrob import own, zoo_files
-    from sslrob.choice import one
+    from sslrob import license as licenses
+    from sslrob import own, references, zoo_files
+    from sslrob.choice import member, usual_dataset
     from sslrob.cli.evaluate import stdout_for_results
     from sslrob.cli.stages import stages
     from sslrob.plugins import installed
     from sslrob.recipes import made, plan, require_free, usual_recipe
 
+    trust_code(trusted)
     if offline:
         os.environ["SSLROB_OFFLINE"] = "1"
     with stdout_for_results(as_json):
         there = [out / own.FILE] if out is not None and (out / own.FILE).exists() else []
         everything, plugins = zoo_files.load([*(zoo or ()), *there]), installed()
-        member = one("backbone", everything.members(backbone), everything, f"backbones are of family {backbone!r}")
         if recipe is None:
             recipe = usual_recipe(_task(task, dataset, everything, plugins), protocol, everything)
         elif task is not None or protocol is not None:
             raise SslrobError("a recipe says for which task and protocol it is", hint="leave --task and --protocol out, or --recipe")
-        planned = plan(everything, plugins, member, recipe, dataset)
+        data = dataset or usual_dataset(plugins.find("task", everything.get("recipe", recipe).task), everything)
+        backbone, everything = references.chosen(everything, plugins, backbone, data, weights)
+        chosen = member(backbone, data, everything)
+        record = everything.backbones[chosen]
+        for note in () if as_json else filter(None, [record.notes, *licenses.warnings([(chosen, record.license)])]):
+            typer.echo(note)
+        planned = plan(everything, plugins, chosen, recipe, dataset)
         home = (own.folder(planned.name) if out is None else out) / own.FILE
         head = made(planned, everything)
         if head is None:
@@ -63,7 +74,7 @@ def train(
 
             with stages(as_json) as show:
                 progress = show(planned.name)
-                _, head = fit_head(everything, member, recipe, dataset, out=home.parent, device=device, progress=progress, plugins=plugins)
+                _, head = fit_head(everything, chosen, recipe, dataset, out=home.parent, device=device, progress=progress, plugins=plugins)
             own.add(home, {"heads": {planned.name: head}})
         else:
             home = everything.origins["heads", planned.name]

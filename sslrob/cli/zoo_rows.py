@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sslrob.license import FLAG, flagged
 from sslrob.table import table
 
 if TYPE_CHECKING:
     from sslrob.zoo import Backbone, Head, Weights, Zoo
 
 HEADERS: dict[str, Sequence[str]] = {
-    "backbone": ("backbone", "method", "network", "epochs", "batch", "k-NN", "linear", "license", "size", "heads"),
+    "backbone": ("backbone", "method", "network", "epochs", "batch", "reported", "k-NN", "linear", "license", "size", "heads"),
     "dataset": ("dataset", "task", "images", "classes", "threat model", "description"),
     "head": ("head", "backbone", "dataset", "kind", "trained", "clean"),
     "victim": ("victim", "task", "reference", "license"),
@@ -20,6 +21,8 @@ HEADERS: dict[str, Sequence[str]] = {
     "defense": ("defense", "use", "attack", "settings", "description"),
     "study": ("study", "backbones", "data sets", "attacks", "description"),
 }
+BARE = ("model", "depth")  # settings that tell a network without being named
+SILENT = ("mean", "std", "arguments", "readout")  # settings that do not tell one network from another
 LICENSE = HEADERS["backbone"].index("license")
 PROTOCOLS = ("linear", "knn", "frozen", "finetuned")  # in this order heads are told
 TOO = "*"  # behind a kind of head: on a finetuned backbone too
@@ -27,8 +30,12 @@ ABSENT = "not here"  # behind how a head was trained
 HARDENED = " + "  # between a method and the defense that came after it
 
 
-def listed(kind: str, found: Mapping[str, Any], zoo: Zoo) -> str:
-    """A table of entries of one kind, by name, and what has to be said about it."""
+def listed(kind: str, found: Mapping[str, Any], zoo: Zoo, *, families: bool = True) -> str:
+    """A table of entries of one kind, by name, and what has to be said about it.
+
+    Args:
+        families: say what each family's word means among the backbones.
+    """
     if not found:
         return f"no {HEADERS[kind][0]}s" if kind != "study" else "no studies"
     rows = [ROWS[kind](name, record, zoo) for name, record in sorted(found.items())]
@@ -37,10 +44,10 @@ def listed(kind: str, found: Mapping[str, Any], zoo: Zoo) -> str:
     if kind != "backbone":
         return table(HEADERS[kind], rows)
     licenses = {record.license for record in found.values()}
-    shared = [f"license: {record}" for record in licenses] if len(licenses) == 1 else []  # a note is enough
+    shared = [f"license: {flagged(record)}" for record in licenses] if len(licenses) == 1 else []  # a note is enough
     if shared:
         rows = [[*row[:LICENSE], "", *row[LICENSE + 1 :]] for row in rows]
-    return "\n".join([table(HEADERS[kind], rows), *shared, *_notes(found, zoo)])
+    return "\n".join([table(HEADERS[kind], rows), *shared, *_notes(found, zoo, families)])
 
 
 def task_of(record: Any) -> str:
@@ -75,19 +82,24 @@ def _backbone(name: str, record: Backbone, zoo: Zoo) -> Sequence[str]:
     return (
         name,
         method_of(record, zoo),
-        _network(record),
+        network(record),
         _amount(made.epochs) if made else "",
         _amount(made.batch_size) if made else "",
+        f"{record.reported['top1']:.1f}" if "top1" in record.reported else "",
         *(_top1(heads, protocol, zoo) for protocol in ("knn", "linear")),
-        record.license,
+        flagged(record.license),
         _size(record.weights),
         _kinds(heads, zoo),
     )
 
 
-def _network(record: Backbone) -> str:
-    """The architecture, and what of it is set: lists, such as widths, without their name."""
-    told = [_short(value) if isinstance(value, list) else f"{key}={value}" for key, value in record.settings.items()]
+def network(record: Backbone) -> str:
+    """The architecture, and what of it is set: its name, depth and lists, such as widths, without theirs."""
+    told = [
+        _short(value) if isinstance(value, list) or key in BARE else f"{key}={_short(value)}"
+        for key, value in record.settings.items()
+        if key not in SILENT
+    ]
     return " ".join([record.use.rpartition("/")[2], *told])
 
 
@@ -125,21 +137,26 @@ def _kinds(heads: Mapping[str, Head], zoo: Zoo) -> str:
 
 def _size(weights: Weights | None) -> str:
     """Of the file of weights, in megabytes; empty for random weights, and for a file that is not on this machine."""
-    if weights is None or weights.file is None or not weights.file.is_file():
-        return "remote" if weights is not None and weights.url is not None else ""
-    return f"{weights.file.stat().st_size / 1e6:.1f} MB"
+    if weights is None:
+        return ""
+    if weights.file is None:
+        return "remote"
+    return f"{weights.file.stat().st_size / 1e6:.1f} MB" if weights.file.is_file() else ""
 
 
-def _notes(found: Mapping[str, Backbone], zoo: Zoo) -> Iterator[str]:
+def _notes(found: Mapping[str, Backbone], zoo: Zoo, families: bool) -> Iterator[str]:
     """What the columns mean that does not explain itself."""
     if any(TOO in _kinds(heads_of(name, zoo), zoo) for name in found):
         yield f"heads: {TOO} on the finetuned backbone too"
     hardened = [f"{name} from {record.hardening.backbone}" for name, record in sorted(found.items()) if record.hardening]
     if hardened:
         yield f"hardened: {', '.join(hardened)}"
-    families = [f"{family} = {members[0]}" for family, members in sorted(zoo.families().items()) if set(members) & set(found)]
-    if families:
-        yield f"families (any member, this one first): {', '.join(families)}"
+    if any(FLAG in flagged(record.license) for record in found.values()):
+        yield f"license: {FLAG} not for commercial use"
+    there = {family: [member for member in members if member in found] for family, members in sorted(zoo.families().items())}
+    firsts = [f"{family} = {members[0]}" for family, members in there.items() if members and families]
+    if firsts:
+        yield f"families (any member, this one first): {', '.join(firsts)}"
 
 
 def _dataset(name: str, record: Any, zoo: Zoo) -> Sequence[str]:

@@ -1,16 +1,17 @@
-"""What a study's runs say: estimates, the worst case over attacks, and tests on the same images."""
+"""From a study's runs to what they say: estimates, the worst case over attacks, and tests on the same images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sslrob import assemble
 from sslrob.errors import SslrobError
 from sslrob.runs import Row, Run
 from sslrob.stats import Difference, holm, paired_bootstrap, paired_shares, quantiles, replicates, wilson
+from sslrob.study.comparison import CLEAN, WORST, Comparison, Estimate, Result, Table, Test
 from sslrob.study.grid import Cell, Placed, Places
 from sslrob.summary import attack_success_rate
 from sslrob.zoo import Study
@@ -19,90 +20,7 @@ if TYPE_CHECKING:
     from sslrob.stats import Array
     from sslrob.task import Task
 
-WORST = "worst case"  # over the attacks, image by image
-CLEAN = "clean"
 DRAWS = 2000  # of the paired bootstrap
-
-
-class Estimate(NamedTuple):
-    """A metric in percent, its 95 % interval, and of how many images it is."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """What is known of one victim.
-
-    Attributes:
-        robust, success: metric and attack success rate by attack, `WORST` among them, and threat model.
-    """
-
-    clean: Estimate
-    robust: Mapping[tuple[str, str], Estimate]
-    success: Mapping[tuple[str, str], Estimate]
-
-
-@dataclass(frozen=True)
-class Test:
-    """Whether two victims differ.
-
-    Attributes:
-        verdict: "clean", or the threat model under which the worst cases are compared.
-        difference: `backbone` minus `against`, in percentage points.
-        adjusted: p after Holm's correction.
-    """
-
-    backbone: str
-    against: str
-    verdict: str
-    difference: Difference
-    adjusted: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """A data set, and the heads of one recipe.
-
-    Attributes:
-        finetuned: the heads were trained together with their backbones.
-        images: how many the numbers are of: those that all of its runs have.
-        graded: see `Task.graded`.
-        tests: each backbone against the reference, one family; and
-        hardened: each hardened backbone against its natural self, another.
-        notes: what a reader has to know.
-    """
-
-    dataset: str
-    recipe: str
-    finetuned: bool
-    metric: str
-    graded: bool
-    images: int
-    attacks: tuple[str, ...]
-    epsilons: tuple[str, ...]
-    results: Mapping[str, Result]
-    tests: tuple[Test, ...] = ()
-    hardened: tuple[Test, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A study, as far as its runs go.
-
-    Attributes:
-        missing: cells without a finished run of as many images as are asked for.
-    """
-
-    name: str
-    study: Study
-    names: Mapping[str, str]
-    tables: tuple[Table, ...]
-    missing: tuple[Placed, ...]
 
 
 def compare(name: str, study: Study, cells: Sequence[Cell], places: Places) -> Comparison:

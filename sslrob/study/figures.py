@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sslrob.errors import SslrobError
 from sslrob.runs import telling_of_the_disk
 from sslrob.study import tables
-from sslrob.study.comparing import CLEAN, WORST, Comparison, Estimate, Result, Table
+from sslrob.study.comparison import CLEAN, WORST, Comparison, Estimate, Result, Table
 from sslrob.study.tables import verdict_name
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any
 import typer
 
 from sslrob.report import estimate
-from sslrob.study.comparing import CLEAN, DRAWS, WORST, Comparison, Estimate, Result, Table, Test
+from sslrob.study.comparing import DRAWS
+from sslrob.study.comparison import CLEAN, WORST, Comparison, Estimate, Result, Table, Test
 from sslrob.table import table
 
 FORMATS = ("text", "markdown", "csv", "json")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sslrob.testing.attacks import check_attack, check_strength
     from sslrob.testing.backbones import check_backbone
     from sslrob.testing.defenses import check_defense
+    from sslrob.testing.layouts import check_layout
     from sslrob.testing.plugin import Check, check_plugin, checks
     from sslrob.testing.settings import check_settings
     from sslrob.testing.tasks import check_task
@@ -40,6 +41,7 @@ __all__ = [
     "check_attack",
     "check_backbone",
     "check_defense",
+    "check_layout",
     "check_plugin",
     "check_settings",
     "check_strength",
@@ -61,6 +63,7 @@ _HOMES = {
     "check_attack": "attacks",
     "check_backbone": "backbones",
     "check_defense": "defenses",
+    "check_layout": "layouts",
     "check_plugin": "plugin",
     "check_settings": "settings",
     "check_strength": "attacks",

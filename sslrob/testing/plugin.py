@@ -89,7 +89,12 @@ def checks(distribution: str, *, plugins: Plugins | None = None, settings: Setti
     origin = known[_normal(distribution)]
     if origin in plugins.broken:
         return [Check(f"{origin}: loads", partial(_fail, plugins.broken[origin]))]
-    own = [component for kind in ("backbone", "attack", "task", "defense") for component in plugins.of(kind) if component.plugin == origin]
+    own = [
+        component
+        for kind in ("backbone", "attack", "task", "defense", "layout")
+        for component in plugins.of(kind)
+        if component.plugin == origin
+    ]
     found = [Check(f"{origin}: listing imports no torch", partial(_check_light, origin.split()[0]))]
     for component in own:
         found += _of_component(component, (settings or {}).get((component.kind, component.name), {}))
@@ -134,6 +139,10 @@ def _check_contract(component: Component, settings: Mapping[str, Any]) -> None:
         from sslrob.testing.defenses import check_defense
 
         check_defense(built)
+    elif component.kind == "layout":
+        from sslrob.testing.layouts import check_layout
+
+        check_layout(built)
     else:
         _check_declared(built)
 

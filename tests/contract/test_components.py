@@ -1,32 +1,15 @@
 """Every installed component keeps its contract: a new one brings no new test file."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from sslrob.plugins import installed
 from sslrob.testing import checks
 
 PLUGINS = installed()
-QUICK = {  # other than the default settings, where these are slow
-    ("attack", "apgd"): {"steps": 20},
-    ("attack", "apgd-t"): {"steps": 20},
-    ("attack", "autoattack"): {"steps": 10, "queries": 10, "restarts": 1},
-    ("attack", "carlini-wagner"): {"steps": 30, "searches": 4, "weight": 1.0, "rate": 0.03},
-    ("attack", "data-free"): {"steps": 5},
-    ("attack", "ddn"): {"steps": 30},
-    ("attack", "deepfool-uap"): {"images": 30},
-    ("attack", "eot-pgd"): {"steps": 10, "draws": 2},
-    ("attack", "fab"): {"steps": 10},
-    ("attack", "fab-t"): {"steps": 10},
-    ("attack", "fmn"): {"steps": 30},
-    ("attack", "hop-skip-jump"): {"queries": 150, "draws": 10, "directions": 20},
-    ("attack", "noise"): {"draws": 3},
-    ("attack", "noise-gaussian"): {"draws": 3},
-    ("attack", "noise-sign"): {"draws": 3},
-    ("attack", "sea"): {"steps": 12},
-    ("attack", "square"): {"queries": 20},
-    ("attack", "spsa"): {"queries": 60, "pairs": 5},
-    ("attack", "uap"): {"steps": 30, "step_size": 0.2},
-}
+QUICK = {("attack", name): settings for name, settings in yaml.safe_load((Path(__file__).parents[1] / "quick.yaml").read_text()).items()}
 CHECKS = [check for origin in PLUGINS.origins for check in checks(origin.split()[0], settings=QUICK)]
 
 

@@ -20,9 +20,9 @@ def register_tasks(register: Register) -> None:
 
 
 @hookimpl
-def resolve_reference(text: str) -> Victim | None:
+def resolve_reference(kind: str, text: str) -> Victim | None:
     """`mmdet:CONFIG`: a whole detector, from a config file or by the name of a config shipped with mmdet."""
-    if not text.startswith(SCHEME):
+    if kind != "victim" or not text.startswith(SCHEME):
         return None
     from sslrob.zoo import Victim
 

@@ -7,7 +7,7 @@ Head layers are normalised by groups, never by batches: a loss of one image then
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 from typing import Any
 
@@ -16,6 +16,7 @@ from sslrob.errors import SslrobError, unknown
 from sslrob.settings import checked
 
 GROUPS = 8  # of channels that are normalised together
+FINEST = 8  # stride of the usual pyramid
 Config = dict[str, Any]
 
 
@@ -25,7 +26,7 @@ class _Detector:
 
     Args:
         width: channels of the pyramid's maps and of the head, a multiple of 8.
-        finest: stride in pixels of the pyramid's finest map; one of the backbone's.
+        finest: stride in pixels of the pyramid's finest map; one of the backbone's.  0: 8, or the next that it has, as a ViT's 16.
         levels: of the pyramid, each with twice the stride of the one before; as many as the backbone has maps from `finest` on, or more.
         score: detections with a lower score are dropped.
         overlap: of two detections of one class that overlap more (IoU), the worse one is dropped.
@@ -33,7 +34,7 @@ class _Detector:
     """
 
     width: int = 64
-    finest: int = 8
+    finest: int = 0
     levels: int = 3
     score: float = 0.05
     overlap: float = 0.6
@@ -209,6 +210,8 @@ def config(backbone: Backbone, *, kind: str, classes: int, settings: Mapping[str
                 f"setting {name!r} of head {kind!r} cannot be {getattr(head, name)}",
                 hint=f"give a multiple of {GROUPS}" if name == "width" else "give a positive number",
             )
+    if head.finest == 0:
+        head = replace(head, finest=min((stride for stride in backbone.strides if stride >= FINEST), default=max(backbone.strides)))
     if head.finest not in backbone.strides:
         raise SslrobError(
             f"setting 'finest' of head {kind!r} is {head.finest}, but the backbone's maps have strides {_list(backbone.strides)}",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from sslrob_mmdet.heads import config
 from sslrob_mmdet.losses import NAMES as LOSSES
 from sslrob_mmdet.losses import overlaps
 from sslrob_mmdet.objects import Detections, Objects, objects
@@ -324,6 +326,13 @@ def test_settings_for_large_images(kind, settings):
     assert len(outputs.maps) == 5
     assert (outputs.size, outputs.padded) == ((200, 260), (224, 288))
     assert victim.loss(outputs, truths, "train", 1.0).isfinite().all()
+
+
+@pytest.mark.parametrize(("strides", "finest"), [((4, 8, 16, 32), 8), ((16,), 16), ((14,), 14), ((2, 4), 4)])
+def test_the_usual_pyramid_begins_where_the_backbone_has_a_map(strides, finest):
+    backbone = SimpleNamespace(strides=strides, channels=(8,) * len(strides))
+    found = config(backbone, kind="fcos", classes=2, settings={})
+    assert found["bbox_head"]["strides"] == [finest, 2 * finest, 4 * finest]
 
 
 def test_detections_are_drawn(trained):

@@ -181,6 +181,7 @@ def test_a_description_is_of_the_model_and_not_of_its_file(configs, tmp_path):
 
 
 def test_references():
-    record = resolve_reference("mmdet:retinanet/retinanet_r50_fpn_1x_coco.py")
+    record = resolve_reference("victim", "mmdet:retinanet/retinanet_r50_fpn_1x_coco.py")
     assert (record.task, record.reference) == ("detection", "mmdet:retinanet/retinanet_r50_fpn_1x_coco.py")
-    assert resolve_reference("mmseg:fcn") is None
+    assert resolve_reference("victim", "mmseg:fcn") is None
+    assert resolve_reference("backbone", "mmdet:retinanet/retinanet_r50_fpn_1x_coco.py") is None

@@ -17,9 +17,9 @@ def register_tasks(register: Register) -> None:
 
 
 @hookimpl
-def resolve_reference(text: str) -> Victim | None:
+def resolve_reference(kind: str, text: str) -> Victim | None:
     """`mmseg:CONFIG`: a whole segmentor, from a config file or by the name of a config shipped with mmseg."""
-    if not text.startswith("mmseg:"):
+    if kind != "victim" or not text.startswith("mmseg:"):
         return None
     from sslrob.zoo import Victim
 

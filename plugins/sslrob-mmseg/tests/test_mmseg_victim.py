@@ -18,9 +18,9 @@ from sslrob.builtin.gradient import PGD
 from sslrob.builtin.sea import SEA
 from sslrob.errors import SslrobError
 from sslrob.evaluate import Question, evaluate
-from sslrob.objective import TaskObjective
 from sslrob.objective import build as objective_of
 from sslrob.streams import Streams
+from sslrob.task_objective import TaskObjective
 
 LOSSES = Segmentor.losses
 PROGRESS = 0.4

@@ -88,10 +88,11 @@ def test_an_image_alone_is_an_image_in_a_batch(tmp_path):
 
 
 def test_references_of_mmseg_are_recognised():
-    record = resolve_reference("mmseg:configs/fcn.py")
+    record = resolve_reference("victim", "mmseg:configs/fcn.py")
     assert isinstance(record, Victim)
     assert (record.task, record.reference) == ("segmentation", "mmseg:configs/fcn.py")
-    assert resolve_reference("mmdet:fcos") is None
+    assert resolve_reference("victim", "mmdet:fcos") is None
+    assert resolve_reference("backbone", "mmseg:configs/fcn.py") is None
 
 
 @pytest.fixture(scope="module")
