@@ -24,8 +24,8 @@ def check_layout(layout: Layout) -> None:
     """
     name = type(layout).__name__
     assert layout.version >= 1, f"{name}.version is {layout.version!r}; count from 1"
-    dotted = all(isinstance(one, str) and "." in one for one in layout.allowed)
-    assert dotted and not isinstance(layout.allowed, str), f"{name}.allowed is {layout.allowed!r}; list dotted names of classes"
+    listed = not isinstance(layout.allowed, str) and all("." in one for one in layout.allowed)
+    assert listed, f"{name}.allowed is {layout.allowed!r}; list dotted names of classes"
     for found in STRANGE:
         for part in (layout.backbone, layout.head):
             _refuses(partial(part, found), f"{name}.{part.__name__}() of {found!r}")
