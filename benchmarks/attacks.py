@@ -4,7 +4,8 @@
     uv run --group benchmark python benchmarks/attacks.py pgd apgd --images 128 --repeats 5 --json table.json
     STEPS=2 uv run --group benchmark python benchmarks/attacks.py pgd --model resnet50 --size 224 --images 4
 
-STEPS are those of PGD; other attacks' grow with them.  "sslrob, as it is": without the copy that `sslrob.engine` makes of the model.
+STEPS are those of PGD; other attacks' grow with them.  "sslrob, as it is": without the copy that `sslrob.engine` makes of the model.  "sslrob,
+bfloat16": through that copy in half as many bits.
 A ratio above 1: the peer takes longer than sslrob did in the same round.  Processor time of one thread on a CPU, wall time on a GPU.  Beside
 it stand the passes, and what was reached: a faster and weaker attack is no win.  Libraries that are not installed are left out.
 """

@@ -21,27 +21,31 @@ from sslrob.data import Batch
 from sslrob.engine import prepared
 from sslrob.evaluate import at_rest
 from sslrob.objective import build
+from sslrob.precision import Precision
 from sslrob.streams import Streams
 from sslrob.threat_model import NORMS
 
 Contestant = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 SEED = 0
-COPIES: dict[nn.Module, Any] = {}
+COPIES: dict[tuple[nn.Module, Precision], Any] = {}
 
 
-def ours(use: str, *, norm: str = "linf", loss: str = "", engine: bool = True, **settings: Any) -> Contestant:
+def ours(
+    use: str, *, norm: str = "linf", loss: str = "", engine: bool = True, precision: Precision = "float32", **settings: Any
+) -> Contestant:
     """sslrob's attack, as an evaluation calls it; the copy that it searches is made once, before the first run.
 
     Args:
         engine: search the prepared copy of the model, not the model itself.
+        precision: of the copy's products; here what fools only the copy is not searched again.
     """
 
     def attacked(model: Any, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
         attack = assemble.attack(use, settings)
         ids = tuple(map(str, range(len(images))))
-        if engine and model not in COPIES:
-            COPIES[model] = prepared(model, images[0]).victim
-        seen = COPIES[model] if engine else model
+        if engine and (model, precision) not in COPIES:
+            COPIES[model, precision] = prepared(model, images[0], precision).victim
+        seen = COPIES[model, precision] if engine else model
         with at_rest(seen):
             objective = build(f"task:{loss}" if loss else "task", seen, Batch(ids, images, tuple(labels.tolist())), attack.access)
             return attack.perturb(objective, images.clone(), NORMS[norm](epsilon), streams=Streams(SEED, ids))
@@ -222,4 +226,5 @@ ATTACKS: dict[str, dict[str, Callable[[], Contestant]]] = {
 }
 for _contestants in ATTACKS.values():
     _contestants["sslrob, as it is"] = partial(_contestants["sslrob"], engine=False)
+    _contestants["sslrob, bfloat16"] = partial(_contestants["sslrob"], precision="bfloat16")
 MINIMUM_NORM = {"carlini-wagner": "l2", "deepfool": "l2", "ddn": "l2", "fmn": "linf"}  # what is small is the move, not the accuracy

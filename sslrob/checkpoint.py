@@ -64,7 +64,7 @@ def require_finite(state: Mapping[str, Tensor], path: Path) -> None:
 
     Raises:
         SslrobError: one has no values of its own, as on the meta device, or is not dense, or holds NaN or infinity.
-        RunFailed: they need more memory than there is.
+        RunFailed: they need more memory than there is, each with values of its own: in the file several may share theirs.
     """
     import torch
 
@@ -72,15 +72,21 @@ def require_finite(state: Mapping[str, Tensor], path: Path) -> None:
         if tensor.is_meta or tensor.layout != torch.strided:
             kind = "has no values" if tensor.is_meta else f"is stored as {tensor.layout}"
             raise SslrobError(f"tensor {name!r} of {str(path)!r} {kind}", hint="save it as an ordinary, dense tensor")
-    require_room(sum(tensor.numel() * tensor.element_size() for tensor in state.values() if _is_stretched(tensor)), path)
+    require_room(_unshared(state.values()), path)
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise SslrobError(f"tensor {name!r} of {str(path)!r} holds NaN or infinity", hint="get the file again, or train again")
 
 
-def _is_stretched(tensor: Tensor) -> bool:
-    """Whether its shape tells more than is stored, as that of an expanded tensor does."""
-    return tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size()
+def _unshared(tensors: Iterable[Tensor]) -> int:
+    """How many bytes more than are stored the tensors would need, each on its own: an expanded one, or several on the same storage."""
+    stored: dict[int, int] = {}
+    needed: dict[int, int] = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+        needed[storage.data_ptr()] = needed.get(storage.data_ptr(), 0) + tensor.numel() * tensor.element_size()
+    return sum(max(0, needed[place] - stored[place]) for place in needed)
 
 
 def load_torch(path: Path, *, allowed: Sequence[str] = ()) -> Mapping[Any, Any]:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from sslrob.errors import SslrobError
 from sslrob.evaluate import at_rest
+from sslrob.precision import Precision, lower
 from sslrob.task import Victim
 
 CLOSE = 1e-4  # of the largest value of an output: rounding stays below a tenth of it, a fold that is wrong does not
@@ -34,7 +36,7 @@ class Prepared(NamedTuple):
     told: str
 
 
-def prepared(victim: Victim, like: Tensor) -> Prepared:
+def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> Prepared:
     """A frozen copy whose batch norms are folded into the convolutions before them and, on a CPU, whose images lie channels last.
 
     The victim itself, where there is nothing to gain, where it cannot be copied, or where the copy does not see the same in noise: a victim
@@ -42,23 +44,37 @@ def prepared(victim: Victim, like: Tensor) -> Prepared:
 
     Args:
         like: an image (3, h, w) of the size and on the device that it will see.
+        precision: in which the backbone of the copy multiplies; the rest, and what it answers, is float32 as ever.
+
+    Raises:
+        SslrobError: a lower precision is asked for, and there is no copy, or no backbone in it.
     """
-    devices = [like.device] if like.is_cuda else []
+    devices, noise = (
+        [like.device] if like.is_cuda else [],
+        torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)[None],
+    )
     try:
         with torch.no_grad(), at_rest(victim), torch.random.fork_rng(devices):
-            return _prepared(victim, torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)[None])
+            found = _prepared(victim, noise, anyway=precision != "float32")
     except Exception as error:  # anybody's module may raise anything here, and can still be searched as it is
-        return Prepared(victim, f"the victim itself: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        found = Prepared(victim, f"the victim itself: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    if precision == "float32":
+        return found
+    if found.victim is victim or found.victim.backbone is None:
+        why = found.told if found.victim is victim else "it has no backbone of sslrob's"
+        raise SslrobError(f"there is no copy of the victim to search in {precision}: {why}", hint="leave --precision out")
+    lower(found.victim.backbone, precision)
+    return Prepared(found.victim, f"{found.told}, {precision}")
 
 
-def _prepared(victim: Victim, noise: Tensor) -> Prepared:
+def _prepared(victim: Victim, noise: Tensor, *, anyway: bool) -> Prepared:
     if any(module.training for module in victim.modules()):
         return Prepared(victim, "the victim itself: a part of it stays in train mode")
     watch = _Watch(victim)
     seen = _seen(victim, noise, watch)
     pairs, folding = watch.pairs(), sum(isinstance(module, NORMS) for module in victim.modules())
     channels_last = not noise.is_cuda and watch.light
-    if not pairs and not channels_last:
+    if not pairs and not channels_last and not anyway:
         return Prepared(victim, "the victim itself: nothing to fold")
     names = {module: name for name, module in victim.named_modules()}
     copy = deepcopy(victim).requires_grad_(False)

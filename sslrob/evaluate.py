@@ -123,9 +123,10 @@ def _evaluate_batch(question: Question, batch: Batch, watch: Watch) -> Judged:
             "forwards": int(search.spent[0, i]),
             "backwards": int(search.spent[1, i]),
             "dead_gradients": int(search.spent[2, i]),
+            **({"searched_again": True} if again else {}),
             **search.fooled_by.get(i, {}),
         }
-        for i, id in enumerate(batch.ids)
+        for i, (id, again) in enumerate(zip(batch.ids, lost.tolist(), strict=True))
     ]
     return Judged(batch, adversarial, clean, robust, rows)
 

@@ -216,7 +216,7 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> Done:
         surrogates = load_surrogates(spec, task, data, device)
         for seen in surrogates or (victim,):
             require_known(objective, seen)
-        searched = [engine.prepared(seen, data[part.indices[0]].image.to(device)) for seen in surrogates or (victim,)]
+        searched = [engine.prepared(seen, data[part.indices[0]].image.to(device), spec.precision) for seen in surrogates or (victim,)]
         everyone = torch.nn.ModuleList(dict.fromkeys([victim, *surrogates, *(one.victim for one in searched)]))
         before = trust.state_digest(everyone.state_dict())
         fit = partial(fit_split, spec, task, data)

@@ -117,6 +117,8 @@ def _figures(record: Record) -> Iterator[tuple[str, str]]:
     surrogates = spec.get("surrogates", ())
     through = " through the surrogates" if len(surrogates) > 1 else " through the surrogate" if surrogates else ""
     yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked{through}"
+    if again := results.get("searched_again"):
+        yield "searched again", f"{_images(again)}, through the victim itself: what was found fooled only its copy"
     if move := record.get("universal"):
         yield "learned", f"one move for all images, by {move['forwards']} forwards and {move['backwards']} backwards"
     for i, one in enumerate(surrogates):

@@ -15,9 +15,10 @@ from sslrob import references
 from sslrob import zoo as records
 from sslrob.attack import Attack
 from sslrob.choice import Choice, choose, for_task, surrogate, usual_dataset
-from sslrob.errors import SslrobError, close_names
+from sslrob.errors import SslrobError, close_names, unknown
 from sslrob.pins import UNKNOWN, pinned
 from sslrob.plugins import Component, Plugins
+from sslrob.precision import PRECISIONS
 from sslrob.resolve_attack import attack_spec, find, learned, radius, require_loss, require_maps
 from sslrob.spec import AttackSpec, BackboneSpec, DatasetSpec, HeadSpec, Spec, SurrogateSpec, TaskSpec, VictimSpec
 from sslrob.weights import fetch, sha256
@@ -38,6 +39,7 @@ class Words:
         epsilon: such as `4/255`, on the [0, 1] scale.
         norm: "linf", "l2" or "l1".
         perturbation: the file of a universal move, which says all of the attack.
+        precision: "float32" or "bfloat16", of the search.
         surrogates: backbones, families or heads that the attack sees instead of the victim.
     """
 
@@ -55,6 +57,7 @@ class Words:
     norm: str | None = None
     seed: int = 0
     perturbation: Path | None = None
+    precision: str = "float32"
     surrogates: Sequence[str] = ()
 
 
@@ -80,6 +83,7 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
         "attack": attack,
         "perturbation": move,
         "surrogates": _surrogates(asked, dataset_id, attack, task, zoo, plugins),
+        "precision": _precision(asked, attack, plugins),
         "seed": asked.seed,
         "asked": asked.backbone or asked.victim,
     }
@@ -99,6 +103,22 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
         head=_head(choice, zoo, task),
         threat_model=within,
     )
+
+
+def _precision(asked: Words, attack: AttackSpec, plugins: Plugins) -> str:
+    """Raises:
+    SslrobError: there is none of that name, or nothing that is searched in it.
+    """
+    if asked.precision not in PRECISIONS:
+        raise unknown("precision", asked.precision, PRECISIONS)
+    if asked.precision != "float32":
+        if asked.perturbation is not None or plugins.find("attack", attack.use).load().fit is not Attack.fit:
+            raise SslrobError(f"a universal move is not searched in {asked.precision}", hint="leave --precision out")
+        if asked.victim is not None and not asked.surrogates:
+            raise SslrobError(
+                f"a whole victim is not searched in {asked.precision}", hint="leave --precision out, or compose: --backbone NAME"
+            )
+    return asked.precision
 
 
 def _whole(text: str, zoo: Zoo, plugins: Plugins) -> records.Victim:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from sslrob import license as licenses
 from sslrob.epsilon import EVERY_IMAGE
+from sslrob.precision import Precision
 from sslrob.zoo import FitSplit, Record, Settings, ThreatModelText, Weights
 
 SINGULAR = {"ies": "y", "ches": "ch", "s": ""}  # of the names of settings, for one of them
@@ -131,6 +132,9 @@ class Spec(Record):
     perturbation: PerturbationSpec | None = Field(None, exclude_if=lambda found: found is None, description="null: the attack itself runs")
     surrogates: tuple[SurrogateSpec, ...] = Field((), exclude_if=lambda found: not found, description="none: the attack sees the victim")
     threat_model: ThreatModelText
+    precision: Precision = Field(
+        "float32", exclude_if=lambda found: found == "float32", description="in which the search multiplies; the victim judges in float32"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     asked: str = Field("", description="the word that was typed for the victim")
 
@@ -177,7 +181,8 @@ class Spec(Record):
         if self.head:
             parts.append(", ".join(dict.fromkeys([self.head.told, *([] if self.head.alone else [self.head.kind]), self.head.protocol])))
         allowed = f"{EVERY_IMAGE} (every image)" if self.threat_model == EVERY_IMAGE else self.threat_model
-        return " · ".join([*parts, self._attack(), allowed])
+        lowered = [] if self.precision == "float32" else [f"searched in {self.precision}"]
+        return " · ".join([*parts, self._attack(), allowed, *lowered])
 
     def _attack(self) -> str:
         attack = self.attack

@@ -11,10 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from sslrob.backbone import Features
 from sslrob.data import Batch
+from sslrob.precision import Precision, lower
 from sslrob.task import Victim
 
 
@@ -34,7 +33,7 @@ class Schedule:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup: Annotated[float, Field(ge=0, lt=1, description="share of the steps")] = 0.05
     clip: Annotated[float, Field(gt=0, description="the gradient's largest norm")] = 5.0
-    precision: Annotated[Literal["float32", "bfloat16"], Field(description="of the backbone's products, in training")] = "float32"
+    precision: Annotated[Precision, Field(description="of the backbone's products, in training")] = "float32"
 
     def rate(self, progress: float) -> float:
         """The learning rate, as a fraction of its peak, when `progress` in [0, 1) of the steps are done."""
@@ -93,20 +92,13 @@ def train(
 
 
 @contextmanager
-def _computing_in(victim: Victim, precision: str) -> Iterator[None]:
+def _computing_in(victim: Victim, precision: Precision) -> Iterator[None]:
     """Meanwhile the backbone multiplies in `precision`; what it answers is float32 as ever."""
     backbone = victim.backbone
     if backbone is None or precision == "float32":
         yield
         return
-    forward = backbone.forward
-
-    def quick(images: Tensor) -> Features:
-        with torch.autocast(images.device.type, getattr(torch, precision)):
-            features = forward(images)
-        return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
-
-    backbone.forward = quick  # type: ignore[method-assign]
+    lower(backbone, precision)
     try:
         yield
     finally:

@@ -299,6 +299,16 @@ def test_a_small_file_that_claims_a_tensor_larger_than_memory(tmp_path: Path) ->
         checkpoint.load(path)
 
 
+def test_many_names_of_the_same_values_are_more_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = torch.ones(1000)
+    torch.save({f"w{i}": one for i in range(100)}, tmp_path / "w.pth")
+    monkeypatch.setattr(archive, "_room", lambda: 100_000)
+    with pytest.raises(RunFailed, match="GiB of tensors"):
+        checkpoint.load(tmp_path / "w.pth")
+    torch.save({f"w{i}": part for i, part in enumerate(one.split(10))}, tmp_path / "parts.pth")
+    assert len(checkpoint.load(tmp_path / "parts.pth")) == 100
+
+
 def test_the_memory_of_this_machine_is_known() -> None:
     assert 2**20 < archive._room() < 2**50
 

@@ -15,6 +15,7 @@ from sslrob.builtin.classification import LinearClassifier
 from sslrob.builtin.gradient import PGD
 from sslrob.data import Batch
 from sslrob.engine import prepared
+from sslrob.errors import SslrobError
 from sslrob.evaluate import Question, evaluate
 from sslrob.testing import toys
 from sslrob.threat_model import Linf
@@ -311,3 +312,49 @@ def test_an_evaluation_through_the_copy_gives_the_same_verdicts():
     runs = [next(evaluate(Question(task, victim, PGD(steps=5), Linf(2 / 255), searched=seen), [batch])) for seen in (None, found)]
     assert torch.equal(runs[0].robust.fooled, runs[1].robust.fooled)
     assert torch.allclose(runs[0].robust.quality, runs[1].robust.quality, atol=1e-3)
+
+
+def test_in_bfloat16_the_copy_answers_nearly_the_same_in_float32_and_the_victim_stays_as_it_is():
+    victim = victim_of(stem(), nn.BatchNorm2d(8), stem_of_eight())
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    before = victim(image)
+    found, told = prepared(victim, LIKE, "bfloat16")
+    assert told.endswith(", bfloat16")
+    features, originals = found.backbone(image), victim.backbone(image)
+    assert features.pooled.dtype == features.maps[0].dtype == torch.float32
+    difference = (features.pooled - originals.pooled).abs().max() / originals.pooled.abs().max()
+    assert 1e-5 < difference < 0.05
+    assert torch.equal(victim(image), before)
+    x = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(found(x).sum(), x)
+    assert gradient.dtype == torch.float32
+    assert gradient.abs().max() > 0
+
+
+def test_bfloat16_wants_a_copy():
+    class Locked(nn.Conv2d):
+        def __deepcopy__(self, memo):
+            raise TypeError("it holds a lock")
+
+    with pytest.raises(SslrobError, match="no copy of the victim to search in bfloat16: the victim itself: TypeError: it holds a lock"):
+        prepared(victim_of(Locked(3, 8, 3)), LIKE, "bfloat16")
+
+
+def test_an_evaluation_in_bfloat16_says_how_often_the_victim_was_searched_again():
+    """Every row that is called fooled is so in the victim's own eyes."""
+    victim = victim_of(stem(), nn.BatchNorm2d(8), stem_of_eight(), head=2)
+    images = torch.rand(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        victim.head.bias[0] -= (victim(images) @ torch.tensor([1.0, -1.0])).mean()  # as many images of either class
+    batch = Batch(tuple(map(str, range(32))), images, tuple(victim(images).argmax(1).tolist()))
+    task = toys()["classification"].task
+    task.measure = lambda prediction, target: {}
+    searched = prepared(victim, LIKE, "bfloat16").victim
+    found = next(evaluate(Question(task, victim, Creeping(), Linf(0.3), searched=searched), [batch]))
+    wrong = victim(found.adversarial).argmax(1) != torch.tensor(batch.targets)
+    assert torch.equal(found.robust.fooled, wrong)
+    assert wrong.any()
+    copies = searched(found.adversarial).argmax(1) != torch.tensor(batch.targets)
+    again = torch.tensor([row.get("searched_again", False) for row in found.rows])
+    assert again.any()
+    assert not (copies & ~wrong & ~again).any()

@@ -337,12 +337,20 @@ def test_amounts_are_told_as_a_person_would() -> None:
             "add --norm l1 --epsilon VALUE",
         ),
         ({"seed": -1}, "seed '-1' is negative", "0 or more"),
+        ({"precision": "bf16"}, "no precision is named 'bf16'", "did you mean 'bfloat16'?"),
     ],
 )
 def test_questions_that_are_refused(words: dict[str, Any], message: str, hint: str) -> None:
     error = refused(**words)
     assert message in str(error)
     assert hint in error.hint
+
+
+def test_the_precision_of_the_search_counts_in_the_id_and_is_told() -> None:
+    low = asked(precision="bfloat16")
+    assert low.id != asked().id
+    assert low.sentence() == f"{asked().sentence()} · searched in bfloat16"
+    assert "precision" not in asked().model_dump(mode="json")
 
 
 def test_where_no_head_is_the_recipes_of_the_others_are_told() -> None:

@@ -78,6 +78,10 @@ def evaluate(
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.", rich_help_panel=DATA)] = False,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1 and so on.", rich_help_panel=MACHINE)] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Of the search: float32, or bfloat16; the victim judges in float32.", rich_help_panel=MACHINE),
+    ] = "float32",
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images at a time; changes no result.", rich_help_panel=MACHINE)] = 32,
     shards: Annotated[
         int, typer.Option(metavar="N", min=1, help="Processes on this machine; changes no result.", rich_help_panel=MACHINE)
@@ -108,6 +112,7 @@ def evaluate(
     asked = Words(
         attack=attack,
         perturbation=moves,
+        precision=precision,
         backbone=backbone,
         victim=victim,
         weights=weights if victim is None or weights is None else Path(weights),

@@ -22,7 +22,7 @@ HEADERS: dict[str, Sequence[str]] = {
     "study": ("study", "backbones", "data sets", "attacks", "description"),
 }
 BARE = ("model", "depth")  # settings that tell a network without being named
-SILENT = ("mean", "std", "arguments", "readout")  # settings that do not tell one network from another
+SILENT = ("mean", "std", "arguments", "readout", "positions")  # settings that do not tell one network from another
 LICENSE = HEADERS["backbone"].index("license")
 PROTOCOLS = ("linear", "knn", "frozen", "finetuned")  # in this order heads are told
 TOO = "*"  # behind a kind of head: on a finetuned backbone too

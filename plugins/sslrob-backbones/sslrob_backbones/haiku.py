@@ -20,8 +20,9 @@ import numpy.typing as npt
 from sslrob.checkpoint import first_line
 from sslrob.errors import SslrobError
 from sslrob.file_kind import mistaken
-from sslrob_backbones.pickle_machine import Known, Looked, Machine, Module, Span
+from sslrob_backbones.pickle_machine import Known, Looked, Machine, Module, Span, require_word
 
+DIMENSIONS = 32  # at most, of an array; NumPy's own limit until 2
 PLAIN = "fiub"  # kinds of dtypes: floats, integers with and without sign, booleans
 STATE = ("online_params", "target_params", "online_state", "target_state", "opt_state")  # of BYOL's `_ByolExperimentState`
 NUMPY = ("numpy.core.multiarray", "numpy.core._multiarray_umath", "numpy._core.multiarray", "numpy._core._multiarray_umath")
@@ -32,14 +33,14 @@ class Dtype:
     """One of plain numbers; NumPy's pickles say the byte order afterwards."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        self.numpy = np.dtype(code)
+        self.numpy = np.dtype(require_word(code))
         self.require_plain()
 
     def build(self, state: Sequence[Any]) -> None:
         _, order, *compound = state
         if any(compound[:3]):
-            raise ValueError(f"a dtype that is not of plain numbers: {tuple(state)!r}")
-        self.numpy = self.numpy.newbyteorder(order)
+            raise ValueError("a dtype that is not of plain numbers")
+        self.numpy = self.numpy.newbyteorder(require_word(order))
 
     def require_plain(self) -> None:
         if self.numpy.kind not in PLAIN:
@@ -56,9 +57,16 @@ class Array:
 
     def build(self, state: Sequence[Any]) -> None:
         shape, dtype, self.fortran, values = state[-4:]  # the version of the format comes first, or nothing
-        if not isinstance(dtype, Dtype) or not isinstance(values, bytes | Span) or min(shape, default=0) < 0:
-            raise ValueError(f"an array of shape {shape}, {type(dtype).__name__} and {type(values).__name__}")
-        self.shape, self.dtype, self.values = tuple(shape), dtype.numpy, values
+        if not isinstance(dtype, Dtype) or not isinstance(values, bytes | Span) or not isinstance(shape, tuple):
+            raise ValueError(f"an array of a {type(shape).__name__}, a {type(dtype).__name__} and {type(values).__name__}")
+        if len(shape) > DIMENSIONS or not all(isinstance(side, int) and 0 <= side < 2**63 for side in shape):
+            raise ValueError(f"an array of {len(shape)} dimensions that are no sizes")
+        self.shape, self.dtype, self.values = shape, dtype.numpy, values
+
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def numpy(self) -> npt.NDArray[Any]:
         """The array, read now.
@@ -67,7 +75,7 @@ class Array:
             ValueError: there are more or fewer bytes than its shape needs.
         """
         content = self.values.read() if isinstance(self.values, Span) else self.values
-        if len(content) != math.prod(self.shape) * self.dtype.itemsize:
+        if len(content) != self.size:
             raise ValueError(f"{len(content)} bytes for an array of {self.dtype} and shape {self.shape}")
         flat = np.frombuffer(content, self.dtype).astype(self.dtype.newbyteorder("="))
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
@@ -110,13 +118,14 @@ def _record(fields: Sequence[str], values: Sequence[Any]) -> Record:
 
 
 def _namedtuple(name: str, fields: Sequence[str], *_: Any) -> Known:
-    return Known(name, lambda *values: _record(fields, values))
+    words = [require_word(field) for field in fields]
+    return Known(require_word(name), lambda *values: _record(words, values))
 
 
 def _look(module: Any, name: str) -> Looked:
     if not isinstance(module, Module):
-        raise ValueError(f"{name!r} is looked for in a {type(module).__name__}")
-    return Looked(module, name)
+        raise ValueError(f"something is looked for in a {type(module).__name__}")
+    return Looked(module, require_word(name))
 
 
 def _array(*_: Any) -> Array:
@@ -124,8 +133,8 @@ def _array(*_: Any) -> Array:
 
 
 def _array_of_jax(make: Known, arguments: Sequence[Any], state: Sequence[Any], *_: Any) -> Array:
-    if make.make is not _array:
-        raise ValueError(f"an array of JAX that {make.name} would make")
+    if not isinstance(make, Known) or make.make is not _array:
+        raise ValueError("an array of JAX that something else would make")
     array = _array(*arguments)
     array.build(state)
     return array
@@ -136,9 +145,16 @@ def _scalar(dtype: Dtype, value: bytes) -> Any:
 
 
 def _encode(text: str | Span, encoding: str) -> bytes | Span:
-    if encoding != "latin1":
+    if require_word(encoding) != "latin1":
         raise ValueError(f"bytes in {encoding!r}")
     return text if isinstance(text, Span) else text.encode("latin1")
+
+
+def _mapping(*parts: Any) -> dict[Any, Any]:
+    """A copy of one, or of pairs as Python 2 wrote them; the machine has seen to the keys of a mapping."""
+    if not parts or isinstance(parts[0], dict):
+        return dict(*parts)
+    return {require_word(key): value for key, value in parts[0]}
 
 
 def _named_only(*_: Any) -> NoReturn:
@@ -146,16 +162,16 @@ def _named_only(*_: Any) -> NoReturn:
 
 
 CALLS: dict[str, Callable[..., Any]] = {
-    **{f"haiku._src.data_structures.{name}": dict for name in ("frozendict", "FlatMapping", "FlatMap", "FrozenDict")},
+    **{f"haiku._src.data_structures.{name}": _mapping for name in ("frozendict", "FlatMapping", "FlatMap", "FrozenDict")},
     **{f"{module}._reconstruct": _array for module in NUMPY},
     **{f"{module}.scalar": _scalar for module in NUMPY},
     "numpy.dtype": Dtype,
     "numpy.ndarray": _named_only,
-    "collections.OrderedDict": dict,
+    "collections.OrderedDict": _mapping,
     "_codecs.encode": _encode,
     "__builtin__.bytes": lambda: b"",  # protocol 2 writes the empty ones so
     **{f"{module}._create_namedtuple": _namedtuple for module in DILL},
-    **{f"{module}._import_module": lambda name, *_: Module(name) for module in DILL},
+    **{f"{module}._import_module": lambda name, *_: Module(require_word(name)) for module in DILL},
     **{f"{module}._get_attr": _look for module in DILL},
     "jax._src.array._reconstruct_array": _array_of_jax,
     "jax._src.device_array.reconstruct_device_array": _array_of_jax,

@@ -116,7 +116,7 @@ class Machine:
         self.stack.append(self.known(str(argument).replace(" ", ".")))
 
     def do_stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
+        name, module = (require_word(self.stack.pop()) for _ in range(2))
         self.stack.append(self.known(f"{module}.{name}"))
 
     def known(self, name: str) -> Known:
@@ -165,7 +165,7 @@ class Machine:
 
     def do_dict(self, _: Any) -> None:
         items = self._marked()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        self.stack.append({_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
 
     def do_tuple1(self, _: Any) -> None:
         self.stack[-1:] = [tuple(self.stack[-1:])]
@@ -186,11 +186,11 @@ class Machine:
 
     def do_setitem(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        _as(dict, self.stack[-1])[key] = value
+        _as(dict, self.stack[-1])[_key(key)] = value
 
     def do_setitems(self, _: Any) -> None:
         items = self._marked()
-        _as(dict, self.stack[-1]).update(zip(items[::2], items[1::2], strict=True))
+        _as(dict, self.stack[-1]).update((_key(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
 
     def do_pop(self, _: Any) -> None:
         self.stack.pop()
@@ -216,6 +216,24 @@ class Looked:
 
     module: Module
     name: str
+
+
+def require_word(value: Any) -> str:
+    """A name, as it is.
+
+    Raises:
+        ValueError: it is none; what it is instead is not shown, since a few bytes of a pickle may nest what takes forever to write out.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"a name is a {type(value).__name__}")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """A key, as it is; tuples in tuples may take forever to hash."""
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"a key is a {type(value).__name__}")
+    return value
 
 
 def _as(kind: type[Any], value: Any) -> Any:

@@ -12,7 +12,8 @@ from sslrob_backbones.crc32c import masked
 FOOTER = 48
 MAGIC = 0xDB4775248B80FB57
 TRAILER = 5  # bytes after each block: its compression, its checksum
-LARGE = 2**28  # bytes; no block of an index comes near
+LARGE = 2**24  # bytes; no block of an index comes near
+LONGEST = 4096  # bytes of a key: with the beginning of the one before, a few bytes of a file make a whole one
 
 
 def entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -28,9 +29,13 @@ def entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
     _, at = varint(footer, at)
     offset, at = varint(footer, at)
     size, _ = varint(footer, at)
+    end = 0
     for _, handle in _pairs(_block(table, offset, size)):
         offset, at = varint(handle, 0)
         size, _ = varint(handle, at)
+        if offset < end:
+            raise ValueError(f"the block at {offset} would begin before the one before it ends")
+        end = offset + size
         yield from _pairs(_block(table, offset, size))
 
 
@@ -72,6 +77,8 @@ def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, at = varint(block, at)
         if shared > len(key) or at + own + size > end:
             raise ValueError("a key or its value would lie outside of the block")
+        if shared + own > LONGEST:
+            raise ValueError(f"a key has {shared + own} bytes")
         key = key[:shared] + block[at : at + own]
         yield key, block[at + own : at + own + size]
         at += own + size

@@ -27,8 +27,16 @@ from sslrob_backbones.crc32c import masked
 from sslrob_backbones.sstable import entries, varint
 
 INDEX = ".index"
-LARGEST_INDEX = 2**28  # bytes; one of a thousand tensors has 100 kB
+LARGEST_INDEX = 2**24  # bytes; one of a thousand tensors has 100 kB
+MOST = 100_000  # tensors
+DIMENSIONS = 32  # at most, of a tensor
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}  # of types.proto, those of plain numbers
+
+
+DAMAGES = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError),  # a field may hold anything
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def read(path: Path, keep: Callable[[str], bool] = lambda name: True) -> dict[st
                     files[entry.shard] = opened.enter_context(open_member(f"{prefix}.data-{entry.shard:05d}-of-{shards:05d}"))
                 tensors[entry.name] = _values(files[entry.shard], entry)
             return {entry.name: tensors[entry.name] for entry in found if entry.name in tensors}
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except DAMAGES as error:
         message = f"{str(path)!r} is not a whole checkpoint of TensorFlow: {first_line(error)}"
         raise SslrobError(message, hint="get the file again") from error
 
@@ -110,6 +118,8 @@ def _index(file: IO[bytes]) -> tuple[int, list[Entry]]:
     shards, found = 0, []
     for key, value in entries(content):
         message = dict(_fields(value))
+        if len(found) == MOST:
+            raise ValueError(f"its index has more than {MOST:,} entries")
         if key:
             found.append(_entry(key.decode(), value))
         else:
@@ -124,6 +134,8 @@ def _index(file: IO[bytes]) -> tuple[int, list[Entry]]:
 def _entry(name: str, message: bytes) -> Entry:
     found = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0, **{n: v for n, v in _fields(message) if n != 2}}
     shape = [number for n, v in _fields(message) if n == 2 for number in _shape(v)]
+    if len(shape) > DIMENSIONS:
+        raise ValueError(f"{name!r} has {len(shape)} dimensions")
     return Entry(name, found[1], tuple(shape), found[3], found[4], found[5], found[6], 7 in found)
 
 

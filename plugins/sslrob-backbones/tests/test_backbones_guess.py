@@ -16,6 +16,7 @@ from sslrob_backbones.layouts import LAYOUTS
 from sslrob_backbones.layouts.dino import Dino
 from sslrob_backbones.layouts.dinov2 import Dinov2
 from sslrob_backbones.layouts.masked import Mae
+from sslrob_backbones.layouts.moves import described
 from sslrob_backbones.layouts.openmmlab import OpenMMLab
 from sslrob_backbones.layouts.placed import Placed
 from sslrob_backbones.layouts.swav import Swav
@@ -279,3 +280,15 @@ def test_registers_leave_the_class_token_its_position() -> None:
     state = Dinov2().backbone({**SMALL, "register_tokens": torch.zeros(1, 4, 32)})
     assert state["net.cls_token"].unique().tolist() == [3]  # 1, and 2 of its position
     assert state["net.pos_embed"].shape[1] == 14**2
+
+
+def test_mappings_that_lie_in_each_other_are_described_once() -> None:
+    deep: dict[str, Any] = {"w": torch.ones(1)}
+    for _ in range(60):
+        deep = {"a": deep, "b": deep}
+    deep["itself"] = deep
+    assert described(deep) == f"{'a/' * 60 + 'w'!r}, 1 tensor in all"
+    deep = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    assert described(deep) == "no tensors, only 'a'"

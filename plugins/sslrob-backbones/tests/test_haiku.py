@@ -19,8 +19,8 @@ from sslrob_backbones.layouts.haiku import Haiku
 from sslrob_backbones.pickle_machine import Span
 from sslrob_backbones.resnet import ResNet
 
-from sslrob import weights
-from sslrob.errors import SslrobError
+from sslrob import archive, weights
+from sslrob.errors import RunFailed, SslrobError
 
 SPECIMENS = Path(__file__).parent / "specimens"
 BYOL = SPECIMENS / "byol.pkl"
@@ -152,6 +152,45 @@ def test_known_names_take_only_what_they_are_for(tmp_path: Path, made: Made) -> 
         named.dump(made, file)
     with pytest.raises(SslrobError, match="is not a whole pickle of Haiku parameters"):
         haiku.read(tmp_path / "odd.pkl")
+
+
+def nested(depth: int) -> bytes:
+    """Opcodes that remember, as number `depth`, a pair of pairs of pairs: 2^depth nothings in a few bytes for each level."""
+    pairs = (b"h%ch%c\x86q%c0" % (level, level, level + 1) for level in range(depth))
+    return b")q\x000" + b"".join(pairs)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        b"}h(Ns.",  # as a key, which would be hashed; the number 40, the deepest, is "("
+        b"}(h(Nu.",
+        b"(h(Nd.",
+        b"h(h(\x93.",  # as a name, which would be written out
+        b"cdill._dill\n_import_module\nh(\x85R.",
+        b"cdill._dill\n_get_attr\ncdill._dill\n_import_module\nX\x01\x00\x00\x00a\x85Rh(\x86R.",
+        b"cdill._dill\n_create_namedtuple\nX\x01\x00\x00\x00ah(\x86Rh(R.",
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R(K\x03X\x01\x00\x00\x00<h(NNtb.",
+        b"cnumpy\ndtype\nh(\x85R.",
+        b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01h(NNtb.",
+        b"chaiku._src.data_structures\nFlatMapping\n](h(N\x86ea\x85R.",
+    ],
+)
+def test_a_few_bytes_that_nest_without_end_are_neither_hashed_nor_written_out(tmp_path: Path, use: bytes) -> None:
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(b"\x80\x04" + nested(40) + use)
+    with pytest.raises(SslrobError, match="is not a whole pickle of Haiku parameters") as caught:
+        haiku.read(path)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_many_names_of_the_same_values_are_more_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = haiku.Array()
+    one.build((1, (1, 1, 256, 256), haiku.Dtype("f4"), False, Span(BYOL, 0, 2**18, False)))
+    monkeypatch.setattr(archive, "_room", lambda: 2**22)
+    names = [f"net/~/block_group_0/~/block_{i}/~/conv_0" for i in range(17)]
+    with pytest.raises(RunFailed, match="GiB of tensors"):
+        Haiku().backbone({"params": {name: {"w": one} for name in names}, "state": {}})
 
 
 # ---- what is damaged, or something else

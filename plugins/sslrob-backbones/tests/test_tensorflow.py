@@ -232,6 +232,48 @@ def test_compressions_that_are_not_known() -> None:
         list(sstable.entries(table({b"a": b"b"}, 7)))
 
 
+def test_long_keys_are_refused() -> None:
+    key = b"a" * sstable.LONGEST
+    assert dict(sstable.entries(table({key: b"1"}))) == {key: b"1"}
+    with pytest.raises(ValueError, match="a key has 4097 bytes"):
+        list(sstable.entries(table({key: b"1", key + b"a": b""})))
+
+
+def test_a_block_is_read_once() -> None:
+    data = b"\0\1\0a" + bytes(4) + (1).to_bytes(4, "little") + b"\0"
+    index = b"\0\1\2a\0" + number_of(len(data) - 1) + b"\0\1\2b\0" + number_of(len(data) - 1) + bytes(4) + (1).to_bytes(4, "little") + b"\0"
+    blocks = [block + masked(block).to_bytes(4, "little") for block in (data, index)]
+    footer = bytes(2) + number_of(len(blocks[0])) + number_of(len(index) - 1)
+    with pytest.raises(ValueError, match="the block at 0 would begin before the one before it ends"):
+        list(sstable.entries(b"".join(blocks) + footer.ljust(40, b"\0") + sstable.MAGIC.to_bytes(8, "little")))
+
+
+def test_more_entries_than_any_checkpoint_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorflow, "MOST", 2)
+    (tmp_path / "m.index").write_bytes(table({b"": b"\x08\x01", b"a": b"", b"b": b"", b"c": b""}))
+    with pytest.raises(SslrobError, match="its index has more than 2 entries"):
+        tensorflow.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"\x22\x01a",  # a text for the offset
+        b"\x1a\x01a",  # for the number of the file
+        b"\x10\x07",  # a number for the shape
+        b"\x12\x02\x10\x07",  # for a size in it
+        b"\x20" + b"\xff" * 9 + b"\x01",  # an offset that no file has
+        b"\x12\x04\x12\x02\x08\x01" * 33,
+    ],
+)
+def test_fields_of_another_kind_are_damage(tmp_path: Path, entry: bytes) -> None:
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(8))
+    good = bytes([0x08, 1, 0x12, 4, 0x12, 2, 0x08, 2, 0x28, 8])
+    (tmp_path / "m.index").write_bytes(table({b"": b"\x08\x01", b"v": good, b"w": good + entry}))
+    with pytest.raises(SslrobError, match="is not a whole checkpoint of TensorFlow"):
+        tensorflow.read(tmp_path)
+
+
 def test_snappy() -> None:
     assert sstable._unsnap(b"\x0a\x10hello\x05\x05") == b"hellohello"  # a copy with one byte of distance
     assert sstable._unsnap(b"\x08\x04ab\x16\x02\x00") == b"abababab"  # with two, of what it is writing itself

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sslrob.archive import require_room
 from sslrob.errors import SslrobError
 from sslrob.layout import Layout
 from sslrob_backbones.haiku import Array, Record, read
 from sslrob_backbones.layouts.moves import counted
+from sslrob_backbones.pickle_machine import Span
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,11 +54,15 @@ class Haiku(Layout):
 
         Raises:
             SslrobError: there is no ResNet, or more than one.
+            RunFailed: there is too little memory for it: names are short, and many may mean the same values.
         """
         state: dict[str, Tensor] = {}
-        for module, leaf, values in [*_leaves(found.get("params", {})), *_averages(found.get("state", {}))]:
-            if OTHERS.fullmatch(module):
-                continue
+        parts = [*_leaves(found.get("params", {})), *_averages(found.get("state", {}))]
+        parts = [(module, leaf, values) for module, leaf, values in parts if not OTHERS.fullmatch(module)]
+        lie = next((values.values.path for _, _, values in parts if isinstance(values, Array) and isinstance(values.values, Span)), None)
+        if lie is not None:
+            require_room(sum(values.size for _, _, values in parts if isinstance(values, Array)), lie)
+        for module, leaf, values in parts:
             name = _renamed(module, leaf)
             if name is None or name in state:
                 why = "is the second of its kind" if name else "is none of a ResNet's"

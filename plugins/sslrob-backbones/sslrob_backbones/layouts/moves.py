@@ -65,14 +65,22 @@ def described(found: Mapping[Any, Any]) -> str:
     return f"{_few(names)}, {len(names)} tensor{'s' if len(names) > 1 else ''} in all"
 
 
-def _walk(found: Mapping[Any, Any], above: str = "") -> Iterator[str]:
+def _walk(found: Mapping[Any, Any]) -> Iterator[str]:
+    """The names of tensors in order, each mapping looked into once: one may lie in several, or in itself."""
     import torch
 
-    for key, value in found.items():
+    seen, left = {id(found)}, [iter([(str(key), value) for key, value in found.items()])]
+    while left:
+        here = next(left[-1], None)
+        if here is None:
+            left.pop()
+            continue
+        name, value = here
         if isinstance(value, torch.Tensor):
-            yield f"{above}{key}"
-        elif isinstance(value, Mapping):
-            yield from _walk(value, f"{above}{key}/")
+            yield name
+        elif isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            left.append(iter([(f"{name}/{key}", inner) for key, inner in value.items()]))
 
 
 def _few(names: list[str]) -> str:
