@@ -198,5 +198,6 @@ def _replace(whole: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether somebody looks at what goes in or comes out, or makes its weights anew at every call."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or hasattr(module, "parametrizations"))
+    """Whether somebody looks at what goes in or comes out, or at its gradients, or makes its weights anew at every call."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or hasattr(module, "parametrizations")
