@@ -60,7 +60,7 @@ def pin(weights: Weights, file: Path) -> None:
     """Remember the checksum of a downloaded file; says so on stderr.  Does nothing where the zoo or a pin has it already.
 
     Raises:
-        SslrobError: the file of pins is damaged.
+        SslrobError: the file of pins is damaged, or another process has just pinned another file.
         RunFailed: the disk does not take it.
     """
     if weights.sha256 != UNKNOWN or pinned(weights) is not None:
@@ -68,10 +68,14 @@ def pin(weights: Weights, file: Path) -> None:
     digest, at = sha256(file), path()
     try:
         with held(at.with_name(f".{at.name}.lock"), FILE):
+            known = _read()
+            if source(weights) in known:  # by another process, meanwhile
+                expected(weights).check(file, source(weights))
+                return
             record = {"sha256": digest, "size": file.stat().st_size, "pinned": datetime.now(UTC).date().isoformat()}
             part = at.with_name(f"{at.name}.part")
             with part.open("w", encoding="utf-8") as out:
-                out.write(json.dumps({**_read(), source(weights): record}, indent=2, sort_keys=True) + "\n")
+                out.write(json.dumps({**known, source(weights): record}, indent=2, sort_keys=True) + "\n")
                 out.flush()
                 os.fsync(out.fileno())
             part.replace(at)

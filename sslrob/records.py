@@ -186,7 +186,7 @@ class Head(Record):
     weights: Weights | None = Field(
         None, description="frozen: the head's tensors; finetuned: the backbone's too; knn: none; else null: whoever wants it trains it"
     )
-    clean: dict[str, float] = Field({}, description="metrics, in percent, without an attack: of our own run, or as published with the weights")
+    clean: dict[str, float] = Field({}, description="metrics, in percent, without an attack: of our own run, or as published")
     threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
     default: bool = Field(False, description="the first choice of this backbone on this dataset")
     recipe: str = Field("", description="the script or command that trains it again")

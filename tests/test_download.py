@@ -560,6 +560,23 @@ def test_a_file_that_is_not_the_pinned_one(internet: Internet, settled: bool) ->
     assert fetch(weights).read_bytes() == OTHER
 
 
+@pytest.mark.parametrize("content", [BYTES, OTHER])
+def test_of_two_processes_that_pin_at_once_the_first_is_right(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    weights, late = meant(internet, sha256="unknown"), tmp_path / "late.pth"
+    fetch(weights)
+    late.write_bytes(content)
+    before, real, looks = pins.path().read_text(), pins.pinned, iter([None])  # the first look is before the other process has written
+    monkeypatch.setattr(pins, "pinned", lambda weights: next(looks, real(weights)))
+    if content == BYTES:
+        pins.pin(weights, late)
+    else:
+        with pytest.raises(SslrobError, match="was downloaded here before"):
+            pins.pin(weights, late)
+    assert pins.path().read_text() == before
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"http://x": {"sha256": "12"}}', '{"http://x": 3}'])
 def test_pins_that_are_damaged_are_not_overwritten(internet: Internet, content: str) -> None:
     pins.path().parent.mkdir(parents=True, exist_ok=True)

@@ -174,16 +174,18 @@ def test_a_norm_that_stays_in_train_mode_is_not_folded():
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("hook", ["register_full_backward_hook", "register_full_backward_pre_hook"])
 def test_whoever_changes_gradients_still_sees_them(place, hook):
-    layers = stem()
-    victim, seen = victim_of(*layers, nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)), []
+    layers, seen = (stem(), nn.BatchNorm2d(8)), []
+    victim = victim_of(*layers, nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
     getattr(layers[place], hook)(lambda module, *gradients: seen.append(gradients[-1][0].sum().item()))
     found = prepared(victim, LIKE).victim
-    assert found is not victim and norms(found) == 1
+    assert found is not victim
+    assert norms(found) == 1
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     for one in (victim, found):
         pixels = images.clone().requires_grad_(True)
         one(pixels).square().sum().backward()
-    assert len(seen) == 2 and seen[1] == pytest.approx(seen[0], rel=1e-3, abs=1e-3)
+    assert len(seen) == 2
+    assert seen[1] == pytest.approx(seen[0], rel=1e-3, abs=1e-3)
 
 
 def test_a_victim_whose_maps_show_what_comes_before_the_norm_is_left_alone():

@@ -23,6 +23,7 @@ from sslrob.file_kind import mistaken
 from sslrob_backbones.pickle_machine import Known, Looked, Machine, Module, Span, require_word
 
 DIMENSIONS = 32  # at most, of an array; NumPy's own limit until 2
+ORDERS = ("<", ">", "=", "|")  # of bytes
 PLAIN = "fiub"  # kinds of dtypes: floats, integers with and without sign, booleans
 STATE = ("online_params", "target_params", "online_state", "target_state", "opt_state")  # of BYOL's `_ByolExperimentState`
 NUMPY = ("numpy.core.multiarray", "numpy.core._multiarray_umath", "numpy._core.multiarray", "numpy._core._multiarray_umath")
@@ -38,9 +39,9 @@ class Dtype:
 
     def build(self, state: Sequence[Any]) -> None:
         _, order, *compound = state
-        if any(compound[:3]):
+        if any(compound[:3]) or order not in ORDERS:
             raise ValueError("a dtype that is not of plain numbers")
-        self.numpy = self.numpy.newbyteorder(require_word(order))
+        self.numpy = self.numpy.newbyteorder(order)
 
     def require_plain(self) -> None:
         if self.numpy.kind not in PLAIN:

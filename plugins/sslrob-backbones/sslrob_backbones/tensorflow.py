@@ -115,7 +115,7 @@ def _index(file: IO[bytes]) -> tuple[int, list[Entry]]:
     """Of how many parts the values are, and all entries."""
     with file:
         content = file.read(LARGEST_INDEX)
-    shards, found = 0, []
+    shards, found = 0, list[Entry]()
     for key, value in entries(content):
         message = dict(_fields(value))
         if len(found) == MOST:

@@ -17,6 +17,7 @@ from sslrob_backbones.positions import stretch_as_dino
 
 FINEST = 4  # stride of the finest map that is kept
 ANY_SIZE: tuple[dict[str, bool], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})  # the first that the model takes
+ELSEWHERE = ("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")  # bring weights that nobody checked
 READOUTS = ("", "cls", "mean", "cls+mean", "cls-mean-pairs", "cls4", "cls4+mean")
 
 
@@ -154,6 +155,9 @@ def _built(model: str, arguments: Mapping[str, Any]) -> Any:
     import timm
 
     require_model(model)
+    for name in ELSEWHERE:
+        if name in arguments:
+            raise SslrobError(f"timm's argument {name!r} would bring other weights than those of the zoo", hint="leave it out")
     errors: list[Exception] = []
     for sizes in ANY_SIZE:
         try:

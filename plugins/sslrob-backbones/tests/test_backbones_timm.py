@@ -127,6 +127,7 @@ def test_a_model_of_one_size_says_so():
     [
         ({"model": "resnt50"}, "timm has no model 'resnt50'", "did you mean 'resnet50'"),
         ({"model": "test_vit", "arguments": {"colour": 1}}, "timm cannot build 'test_vit'", "correct the arguments"),
+        ({"model": "test_vit", "arguments": {"checkpoint_path": "w.pth"}}, "'checkpoint_path' would bring other weights", "leave it out"),
         ({"model": "test_vit.nonsense"}, "timm cannot build 'test_vit.nonsense'", "correct model"),
         ({"readout": "class"}, "no readout is named 'class'", "did you mean 'cls'"),
         ({"model": "test_resnet", "readout": "cls4"}, "has no class token, which readout 'cls4' reads", "or use mean"),
