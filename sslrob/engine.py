@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import is_dataclass
 from typing import Any, NamedTuple
@@ -39,8 +39,8 @@ class Prepared(NamedTuple):
 def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> Prepared:
     """A frozen copy whose batch norms are folded into the convolutions before them and, on a CPU, whose images lie channels last.
 
-    The victim itself, where there is nothing to gain, where it cannot be copied, or where the copy does not see the same in noise: a victim
-    that draws at random does not.  Neither the victim nor the state of random numbers changes.
+    The victim itself, where there is nothing to gain, where it cannot be copied, or where the copy does not see the same in noise, in `like`
+    or in white: a victim that draws at random does not.  The victim's tensors and torch's random numbers are left as they were.
 
     Args:
         like: an image (3, h, w) of the size and on the device that it will see.
@@ -49,13 +49,12 @@ def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> 
     Raises:
         SslrobError: a lower precision is asked for, and there is no copy, or no backbone in it.
     """
-    devices, noise = (
-        [like.device] if like.is_cuda else [],
-        torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)[None],
-    )
+    devices = [like.device] if like.is_cuda else []
+    noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
+    looks = [image[None] for image in (noise, like, torch.ones_like(like))]
     try:
         with torch.no_grad(), at_rest(victim), torch.random.fork_rng(devices):
-            found = _prepared(victim, noise, anyway=precision != "float32")
+            found = _prepared(victim, looks, anyway=precision != "float32")
     except Exception as error:  # anybody's module may raise anything here, and can still be searched as it is
         found = Prepared(victim, f"the victim itself: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
     if precision == "float32":
@@ -67,13 +66,13 @@ def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> 
     return Prepared(found.victim, f"{found.told}, {precision}")
 
 
-def _prepared(victim: Victim, noise: Tensor, *, anyway: bool) -> Prepared:
+def _prepared(victim: Victim, looks: Sequence[Tensor], *, anyway: bool) -> Prepared:
     if any(module.training for module in victim.modules()):
         return Prepared(victim, "the victim itself: a part of it stays in train mode")
     watch = _Watch(victim)
-    seen = _seen(victim, noise, watch)
+    seen = [_seen(victim, image, watch if image is looks[0] else None) for image in looks]
     pairs, folding = watch.pairs(), sum(isinstance(module, NORMS) for module in victim.modules())
-    channels_last = not noise.is_cuda and watch.light
+    channels_last = not looks[0].is_cuda and watch.light
     if not pairs and not channels_last and not anyway:
         return Prepared(victim, "the victim itself: nothing to fold")
     names = {module: name for name, module in victim.named_modules()}
@@ -85,7 +84,7 @@ def _prepared(victim: Victim, noise: Tensor, *, anyway: bool) -> Prepared:
         copy.to(memory_format=torch.channels_last)
     for parameter in copy.parameters():
         parameter.grad = None
-    if (far := _difference(seen, _seen(copy, noise))) > CLOSE:
+    if (far := max(_difference(wanted, _seen(copy, image)) for wanted, image in zip(seen, looks, strict=True))) > CLOSE:
         return Prepared(victim, f"the victim itself: a copy of it differs by {far:.1g}")
     layout = ", channels last" if channels_last else ""
     return Prepared(copy, f"a copy: {len(pairs)} of {folding} batch norms folded{layout}")

@@ -412,3 +412,11 @@ def test_a_reader_that_has_seen_enough():
     command = f"{sys.executable} -c 'from sslrob.cli import main; main()' zoo schema | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"), [("zoo show", "NAME"), ("zoo fetch", "NAMES"), ("zoo add", "FILE"), ("study run", "NAME"), ("train", "--backbone")]
+)
+def test_a_word_that_is_missing_is_named(words, missing, capsys):
+    assert cli.run(words.split()) == 2
+    assert f"error: {missing} is missing" in capsys.readouterr().err

@@ -264,6 +264,25 @@ def test_a_victim_that_draws_at_random_is_searched_itself():
     assert "differs by" in told
 
 
+@pytest.mark.parametrize("bright", ["like", "white"])
+def test_a_victim_that_treats_other_images_otherwise_is_searched_itself_unless_the_copy_does_so_too(bright):
+    """In noise one norm is seen, in a bright image another."""
+
+    class Choosing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norms = stem(), nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+
+        def forward(self, x):
+            return self.norms[int(x.mean() > 0.45)](self.conv(x))
+
+    victim = victim_of(Choosing(), stem_of_eight(), nn.BatchNorm2d(8))
+    like = LIKE + 0.99 if bright == "like" else LIKE
+    found, _ = prepared(victim, like)
+    for image in (like[None], torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)):
+        assert torch.allclose(found(image), victim(image), rtol=1e-4, atol=1e-5)
+
+
 def test_a_victim_that_breaks_is_left_to_whoever_runs_it():
     class Broken(nn.Module):
         def forward(self, x):

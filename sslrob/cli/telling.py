@@ -33,7 +33,8 @@ def _misspelt(error: Exception) -> SslrobError:
     param: Any = getattr(error, "param", None)
     message = message[:1].lower() + message[1:]
     if param is not None:
-        message = f"{param.opts[0] if param.opts[0].startswith('-') else param.human_readable_name}: {message}"
+        name = param.opts[0] if param.opts[0].startswith("-") else param.name.upper()
+        message = f"{name} is missing" if type(error).__name__ == "MissingParameter" else f"{name}: {message}"
     context: Any = getattr(error, "ctx", None)
     hint = f"see: {context.command_path} --help" if context else ""
     if meant or close:
