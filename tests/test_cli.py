@@ -415,7 +415,8 @@ def test_a_reader_that_has_seen_enough():
 
 
 @pytest.mark.parametrize(
-    ("words", "missing"), [("zoo show", "NAME"), ("zoo fetch", "NAMES"), ("zoo add", "FILE"), ("study run", "NAME"), ("train", "--backbone")]
+    ("words", "missing"),
+    [("zoo show", "NAME"), ("zoo fetch", "NAMES"), ("zoo add", "FILE"), ("study run", "NAME"), ("train", "--backbone")],
 )
 def test_a_word_that_is_missing_is_named(words, missing, capsys):
     assert cli.run(words.split()) == 2
