@@ -90,13 +90,14 @@ def _cost(record: zoo.Attack) -> list[str]:
     first = torch.arange(LEARNED) == 0
     objective = build(record.objective, victim, batch, attack.access, guide=lambda batch: batch.images.flip(-1))
     model = NORMS[min(attack.norms or {"linf"}, key=("linf", "l2", "l1").index)](1e-6 if attack.bounded else 1.0)
-    streams = Streams(0, batch.ids)
+    streams, spent = Streams(0, batch.ids), (objective.cost.forwards, objective.cost.backwards)
+    before = [int(passes.sum()) for passes in spent]  # of an embedding to move from, or towards, one pass an image
     fitted = attack.fit([(objective, images)], model, streams=streams)
-    learned = [int(passes.sum()) for passes in (objective.cost.forwards, objective.cost.backwards)]
+    learned = [int(passes.sum()) - earlier for passes, earlier in zip(spent, before, strict=True)]
     if any(learned):
         return [f"{_told(n)} in all" for n in learned]
     fitted.perturb(objective[first], images[first], model, streams=streams[first])
-    return [_told(int(passes.sum())) for passes in (objective.cost.forwards, objective.cost.backwards)]
+    return [_told(int(passes[first].sum())) for passes in spent]
 
 
 def _told(passes: int) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 from sslrob import references
 from sslrob.checksums import sha256
-from sslrob.errors import SslrobError
+from sslrob.errors import RunFailed, SslrobError, Unreadable
+from sslrob.file_kind import mistaken
 from sslrob.plugins import Plugins
 from sslrob.zoo import Backbone, Pretraining, Weights, Zoo
 
+PIXELS = re.compile(r"if they were others: '[^']*'")  # as the notes of a reference say it
 RESNET = re.compile(r"resnet(\d+)(?:w(\d+))?")  # resnet50, or resnet50w2 for twice its channels
 
 
@@ -44,9 +46,14 @@ def entry(file: Path, told: Told, zoo: Zoo, plugins: Plugins) -> tuple[str, Back
         SslrobError: no such file; nothing recognises it, and it is not told what it is; it does not fit; it, or its name, is there already.
     """
     file = file.expanduser().resolve()
+    if file.is_dir():
+        raise SslrobError(f"{str(file)!r} is a folder", hint="name the checkpoint in it; of a TensorFlow checkpoint, zip its folder")
     if not file.is_file():
         raise SslrobError(f"no weights at {str(file)!r}", hint="check the path")
     digest = sha256(file)
+    said, hint = mistaken(file)
+    if said:
+        raise Unreadable(f"{str(file)!r} is no checkpoint: {said}", hint=hint)
     record = _recognised(file, told, zoo, plugins)
     colours = {key: list(value) for key, value in (("mean", told.mean), ("std", told.std)) if value is not None}
     notes = [line for line in record.notes.splitlines() if not (colours and line.strip().startswith("pixels:"))]
@@ -57,7 +64,7 @@ def entry(file: Path, told: Told, zoo: Zoo, plugins: Plugins) -> tuple[str, Back
         "license": told.license,
         "family": told.family,
         "pretraining": Pretraining(method=told.method, data=told.data),
-        "notes": "\n".join(notes),
+        "notes": PIXELS.sub("if they were others: --mean R,G,B --std R,G,B of sslrob zoo add", "\n".join(notes)),
     }
     record = Backbone(**{**record.model_dump(), **made})
     name = told.name or f"{_word(told.method)}-{_word(told.arch or _network(record))}"
@@ -91,9 +98,18 @@ def _recognised(file: Path, told: Told, zoo: Zoo, plugins: Plugins) -> Backbone:
 
 
 def _guess(file: Path, plugins: Plugins) -> tuple[Backbone | None, str]:
-    """What a plugin takes the file for; or nothing, and why."""
+    """What a plugin takes the file for; or nothing, and why.
+
+    Raises:
+        Unreadable: nothing can be made of it, whatever it should be.
+        RunFailed: there is too little memory for it.
+    """
     try:
         found = plugins.resolve("backbone", f"{references.FILE}{file}")
+    except Unreadable as error:
+        raise Unreadable(str(error), hint=error.hint.partition("; if it is")[0]) from error  # nobody says a format here
+    except RunFailed:
+        raise
     except SslrobError as error:
         return None, str(error)
     return (found, "") if isinstance(found, Backbone) else (None, "no plugin that recognises checkpoints is installed: sslrob-backbones")
@@ -137,8 +153,13 @@ def _require_fit(name: str, record: Backbone, plugins: Plugins) -> None:
     SslrobError: the tensors do not fit the architecture.
     """
     from sslrob import assemble
+    from sslrob.weights import Misfit
 
-    assemble.backbone(record, name=name, plugins=plugins)
+    try:
+        assemble.backbone(record, name=name, plugins=plugins)
+    except Misfit as error:
+        hint = "say which architecture it has: --arch NAME; or save it anew without what is unexpected, with what is missing, and add that"
+        raise Misfit(str(error), hint=hint, note=error.note) from error
 
 
 def _word(text: str) -> str:

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path, PureWindowsPath
 
-from sslrob.errors import RunFailed, SslrobError
+from sslrob.errors import RunFailed, Unreadable
 
 RATIO = 100  # weights hardly shrink; deflate reaches 1032 on zeros
 SMALL = 16 * 2**20  # bytes; what unpacks to less harms nobody
@@ -25,13 +25,13 @@ def unpacked_size(path: Path) -> int:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         message = f"{str(path)!r} is not a whole torch checkpoint or zip archive: {error}; it has {path.stat().st_size} bytes"
-        raise SslrobError(message, hint="get the file again") from error
+        raise Unreadable(message, hint="get the file again") from error
     for member in members:
         wrong = _wrong(member)
         if wrong:
-            raise SslrobError(f"{str(path)!r} is refused: its member {member.filename!r} {wrong}", hint="get the file from its authors")
+            raise Unreadable(f"{str(path)!r} is refused: its member {member.filename!r} {wrong}", hint="get the file from its authors")
     if sum(member.compress_size for member in members) > path.stat().st_size:
-        raise SslrobError(f"{str(path)!r} is refused: its members overlap, as in a zip bomb", hint="get the file from its authors")
+        raise Unreadable(f"{str(path)!r} is refused: its members overlap, as in a zip bomb", hint="get the file from its authors")
     return sum(member.file_size for member in members)
 
 

@@ -80,6 +80,13 @@ def dataset(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False)
     return task.dataset(record.fit.path, format=record.format, classes=record.classes, settings=settings)
 
 
+def require_there(record: zoo.Dataset | DatasetSpec, task: Task, *, fit: bool = False) -> None:
+    """Raise what `dataset` raises where the images are not there; where they are, none is looked at."""
+    path = record.path if not fit or record.fit is None else record.fit.path
+    if unset(path) or not path.exists() or (fit and record.fit is None):
+        dataset(record, task, fit=fit)
+
+
 def _require_set(path: Path) -> None:
     """Raises:
     SslrobError: a data set's path begins with an environment variable that is not set.

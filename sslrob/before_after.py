@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sslrob.choice import usual_dataset
-from sslrob.execute import Progress, run
+from sslrob.execute import run
 from sslrob.plugins import Plugins
 from sslrob.resolve import Words, resolve
+from sslrob.shards import Progress
 from sslrob.table import table
 from sslrob.zoo import Zoo
 

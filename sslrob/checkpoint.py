@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sslrob.archive import require_room, unpacked_size
-from sslrob.errors import RunFailed, SslrobError
+from sslrob.errors import RunFailed, SslrobError, Unreadable
 from sslrob.file_kind import header_of_safetensors, is_zip, mistaken
 from sslrob.packed import unpack
-from sslrob.pickle_calls import suspect
+from sslrob.pickle_calls import calls, suspect
 from sslrob.stand_in import stand_in
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ Format = Literal["safetensors", "torch", "numpy"]
 NAMES: dict[Format, str] = {"safetensors": "safetensors file", "torch": "torch checkpoint", "numpy": "NumPy archive"}
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # where training scripts put the tensors, beside optimizers and epochs
 SHOWN = 3  # names in an error
+SAVE = "save the tensors by name: torch.save(model.state_dict(), FILE)"
 
 
 def load(path: Path, format: Format | None = None) -> State:
@@ -43,7 +44,7 @@ def load(path: Path, format: Format | None = None) -> State:
         if not state and isinstance(found.get(wrapper), Mapping):
             state = _tensors(found[wrapper])
     if not state:
-        raise SslrobError(f"{str(path)!r} holds no tensors, only {few(found) or 'nothing'}", hint="point the entry to a state dict")
+        raise Unreadable(f"{str(path)!r} holds no tensors, only {few(found) or 'nothing'}", hint=SAVE)
     require_finite(state, path)
     return state
 
@@ -71,11 +72,11 @@ def require_finite(state: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in state.items():
         if tensor.is_meta or tensor.layout != torch.strided:
             kind = "has no values" if tensor.is_meta else f"is stored as {tensor.layout}"
-            raise SslrobError(f"tensor {name!r} of {str(path)!r} {kind}", hint="save it as an ordinary, dense tensor")
+            raise Unreadable(f"tensor {name!r} of {str(path)!r} {kind}", hint="save it as an ordinary, dense tensor")
     require_room(_unshared(state.values()), path)
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise SslrobError(f"tensor {name!r} of {str(path)!r} holds NaN or infinity", hint="get the file again, or train again")
+            raise Unreadable(f"tensor {name!r} of {str(path)!r} holds NaN or infinity", hint="get the file again, or train again")
 
 
 def _unshared(tensors: Iterable[Tensor]) -> int:
@@ -116,9 +117,9 @@ def load_torch(path: Path, *, allowed: Sequence[str] = ()) -> Mapping[Any, Any]:
         name = suspect(path, allowed) or (said[1] if said else "")
         if name:
             raise refused(path, name) from error
-        raise damaged(path, "torch", first_line(error), "if it is a safetensors file, say `format: safetensors`") from error
+        raise damaged(path, "torch", plainly(error), "if it is a safetensors file, say `format: safetensors`") from error
     if not isinstance(found, Mapping):
-        raise SslrobError(f"{str(path)!r} holds a {type(found).__name__}, not tensors by name", hint="point the entry to a state dict")
+        raise Unreadable(f"{str(path)!r} holds a {type(found).__name__}, not tensors by name", hint=SAVE)
     return found
 
 
@@ -153,7 +154,7 @@ def _load_numpy(path: Path) -> Mapping[str, Any]:
         name = suspect(path)
         if name:
             raise refused(path, name) from error
-        raise damaged(path, "numpy", first_line(error), hint) from error
+        raise damaged(path, "numpy", plainly(error), hint) from error
 
 
 def _require_possible(path: Path, format: Format) -> None:
@@ -163,25 +164,37 @@ def _require_possible(path: Path, format: Format) -> None:
     except OSError as error:
         raise RunFailed(f"cannot read {str(path)!r}: {error.strerror or error}", hint="check the path and its permissions") from error
     if said:
-        raise SslrobError(f"{str(path)!r} is not a whole {NAMES[format]}: {said}", hint=hint)
+        raise Unreadable(f"{str(path)!r} is not a whole {NAMES[format]}: {said}", hint=hint)
 
 
 def refused(path: Path, name: str) -> SslrobError:
     """The error for a file whose pickle would call something."""
-    return SslrobError(
+    if any(called.startswith("torch.nn.modules.") for called in calls(path)):
+        said = f"{str(path)!r} is refused: it is a whole pickled model, and loading it would call {name!r}"
+        return Unreadable(said, hint="save its tensors alone, where you trust it: torch.save(model.state_dict(), FILE)")
+    return Unreadable(
         f"{str(path)!r} is refused: loading it would call {name!r}",
         hint="convert it to safetensors where you trust it; sslrob executes nothing that a checkpoint brings",
     )
 
 
 def damaged(path: Path, format: Format, said: str, otherwise: str) -> SslrobError:
-    return SslrobError(f"{str(path)!r} is not a whole {NAMES[format]}: {said}", hint=f"get the file again; {otherwise}")
+    return Unreadable(f"{str(path)!r} is not a whole {NAMES[format]}: {said}", hint=f"get the file again; {otherwise}")
 
 
 def few(names: Iterable[object]) -> str:
     """The first names of many, for an error."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:SHOWN]) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
+
+
+def plainly(error: Exception) -> str:
+    """What a reader's error means for the file, without the names that Python has for it."""
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    told = isinstance(error, (RuntimeError, ValueError)) and not isinstance(error, (UnicodeError, NotImplementedError))
+    text = str(error).strip().splitlines() if told else []
+    return text[0] if text else "its bytes are damaged, or of another kind"
 
 
 def first_line(error: Exception) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from sslrob import own
 from sslrob import zoo as records
 from sslrob.errors import SslrobError, unknown
+from sslrob.pins import UNKNOWN
 from sslrob.plugins import Component
 from sslrob.zoo import Zoo
 
@@ -48,6 +51,20 @@ def choose(word: str, dataset: str, head: str | None, zoo: Zoo) -> Choice:
         plainest = min((zoo.heads[name].protocol for name in own), key=PLAINEST.index)
         own = [name for name in own if zoo.heads[name].protocol == plainest]
     return Choice(backbone, one("head", own, zoo, f"heads of backbone {backbone!r} on {dataset!r} are meant"))
+
+
+def require_same(name: str, zoo: Zoo, weights: records.Weights | None) -> None:
+    """Raise an SslrobError if a head was trained on another file than these weights of its backbone, whose sha256 was asked for."""
+    head: records.Head = zoo.get("head", name)
+    if head.backbone_sha256 in (None, there := weights.sha256 if weights is not None else "") or there == UNKNOWN:
+        return
+    origin = zoo.origins.get(("heads", name))
+    elsewhere = origin is not None and origin.name == own.FILE and own.home() not in origin.parents
+    out = f" --out {shlex.quote(str(origin.parent))}" if origin is not None and elsewhere else ""
+    raise SslrobError(
+        f"head {name!r} was trained on another file than {str(weights.file if weights and weights.file else head.backbone)!r}",
+        hint=f"train it anew: {head.recipe}{out}" if head.recipe else "restore the file it was trained on, or train a head: sslrob train",
+    )
 
 
 def member(word: str, dataset: str, zoo: Zoo) -> str:
@@ -106,9 +123,14 @@ def _fitting(dataset: str, zoo: Zoo) -> list[str]:
 def _training(recipes: Sequence[str], backbone: str, dataset: str, zoo: Zoo) -> str:
     """The command of the usual one of some recipes."""
     recipe = min(recipes, key=lambda name: (not zoo.recipes[name].default, PLAINEST.index(zoo.recipes[name].protocol)))
-    return f"sslrob train --backbone {shlex.quote(backbone)} --recipe {recipe}" + (
+    return f"sslrob train --backbone {shlex.quote(backbone)}{trusted(backbone)} --recipe {recipe}" + (
         "" if zoo.datasets[dataset].default else f" --dataset {dataset}"
     )
+
+
+def trusted(backbone: str) -> str:
+    """` --trust-code` behind a reference in a command that is told, where this command was given it; else empty."""
+    return " --trust-code" if ":" in backbone and os.environ.get("SSLROB_TRUST_CODE", "0") not in ("", "0") else ""
 
 
 def one(kind: str, names: list[str], zoo: Zoo, situation: str) -> str:

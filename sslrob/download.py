@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sslrob.checksums import Expected
 from sslrob.errors import RunFailed, SslrobError
+from sslrob.file_kind import require_whole
 
 if TYPE_CHECKING:
     from requests import RequestException, Response, Session
@@ -58,7 +59,7 @@ def download(urls: Sequence[str], part: Path, expected: Expected) -> None:
         part: not the final name of the file, which nothing else than the whole file should ever have.
 
     Raises:
-        SslrobError: what came is another file; nothing of it is kept.
+        SslrobError: what came is another file or, where no checksum is known, no whole checkpoint; nothing of it is kept.
         RunFailed: no network, no such address, or no room.
     """
     import requests
@@ -98,6 +99,8 @@ def _bring(session: Session, url: str, part: Path, expected: Expected) -> None:
         pieces = _receive(session, url, part, expected)
         try:
             expected.check(part, url)
+            if expected.sha256 is None:
+                require_whole(part, url)
             note_of(part).unlink(missing_ok=True)
             return
         except SslrobError:

@@ -40,7 +40,7 @@ def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> 
     """A frozen copy whose batch norms are folded into the convolutions before them and, on a CPU, whose images lie channels last.
 
     The victim itself, where there is nothing to gain, where it cannot be copied, or where the copy does not see the same in noise, in `like`
-    or in white: a victim that draws at random does not.  The victim's tensors and torch's random numbers are left as they were.
+    or in what is bright: a victim that draws at random does not.  The victim's tensors and torch's random numbers are left as they were.
 
     Args:
         like: an image (3, h, w) of the size and on the device that it will see.
@@ -51,7 +51,7 @@ def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> 
     """
     devices = [like.device] if like.is_cuda else []
     noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
-    looks = [image[None] for image in (noise, like, torch.ones_like(like))]
+    looks = [image[None] for image in (noise, like, 0.9 + noise / 10)]
     try:
         with torch.no_grad(), at_rest(victim), torch.random.fork_rng(devices):
             found = _prepared(victim, looks, anyway=precision != "float32")

@@ -31,6 +31,10 @@ class RunFailed(SslrobError):
     exit_code = 1
 
 
+class Unreadable(SslrobError):
+    """A file of weights that cannot be read: cut, something else, or made to execute code.  What it should have been does not matter."""
+
+
 class BudgetExceeded(SslrobError):
     """An attack returned an image that its threat model forbids: no repair, no number."""
 

@@ -1,22 +1,14 @@
-"""Where an evaluation runs: in this process, or in shards on this machine's devices.
-
-A shard is every n-th of the images that are left; each shard writes its own rows, so that stopping loses at most the batches in flight.
-"""
+"""How an evaluation runs: what is still to do of it, in this process or in shards, and the record that comes of it."""
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -27,41 +19,12 @@ from sslrob.evaluate import Question, evaluate
 from sslrob.objective import require_known
 from sslrob.provenance import provenance
 from sslrob.runs import Run
+from sslrob.shards import Done, Part, Progress, divided, in_processes, stopping
 from sslrob.spec import BackboneSpec, HeadSpec, Spec
 from sslrob.summary import summarise
 from sslrob.task import Task, Victim
 from sslrob.threat_model import parse, require_room
 from sslrob.whole import require_classes
-
-Progress = Callable[[int, int], None]  # images done, images in all
-POLL = 0.5  # seconds between two looks at how far the shards are
-_STOP: Event | None = None
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one shard does; it can be sent to another process."""
-
-    spec: Spec
-    folder: Path
-    indices: tuple[int, ...]
-    pictured: frozenset[str]
-    batch_size: int
-    device: str
-    threads: int | None = None
-    again: bool = False  # the images have their rows: only pictures are made
-
-
-class Done(NamedTuple):
-    """What the shards tell beside their rows.
-
-    Attributes:
-        flags: about the victim.
-        engine: how the search saw it, or each surrogate; see `sslrob.engine`.
-    """
-
-    flags: list[trust.Flag]
-    engine: list[str]
 
 
 def run(
@@ -98,6 +61,8 @@ def run(
     learning.require_unseen(spec, data)
     require_room(parse(spec.threat_model), data[chosen[0]].image)
     store, devices = Run(runs / spec.name), chosen_devices(device)
+    if spec.victim is not None and not store.record_path.exists():
+        load_victim(spec, task, data)  # a whole victim that does not fit leaves no run behind
     with store.alone():
         started = time.monotonic()
         prints = fingerprints(spec, task, data)
@@ -110,13 +75,13 @@ def run(
             left = [i for i in sorted(chosen) if data.ids[i] not in done]
             flags = {flag["name"]: flag for flag in before.get("flags", []) if flag["name"] in trust.OF_VICTIM}
             pictured = frozenset(data.ids[i] for i in chosen[:pictures])
-            parts = _parts(spec, store.folder, left, pictured, batch_size, max(1, min(shards, len(left))), devices)
+            parts = divided(spec, store.folder, left, pictured, batch_size, max(1, min(shards, len(left))), devices)
             unseen = _without_picture(store.folder / "pictures", pictured & done, data)
             if left or unseen:
                 fit, victim = partial(fit_split, spec, task, data), partial(load_victim, spec, task, data, devices[0])
                 if (move := learning.prepare(spec, store, fit, victim, lessons)) is not None:
                     learned["universal"] = move
-            worked = _work(parts, len(chosen) - len(left), len(chosen), store, progress)
+            worked = in_processes(work, parts, len(chosen) - len(left), len(chosen), store, progress)
             flags |= {flag.name: flag._asdict() for flag in worked.flags}
             if unseen:  # the same attack again, for the same images
                 work(Part(spec, store.folder, unseen, pictured, batch_size, devices[0], again=True))
@@ -163,10 +128,23 @@ def chosen_devices(device: str) -> list[str]:
     return [device]
 
 
-def fingerprints(spec: Spec, task: Task, data: Dataset) -> dict[str, str]:
-    """Of the images that are evaluated and, where a head remembers or an attack learns or aims, of those that it does so with."""
+def require_data(spec: Spec) -> None:
+    """Raise the SslrobError that a run would meet where its images are not there, before anything is downloaded for it."""
+    task = assemble.task(spec.task.name)
+    assemble.require_there(spec.dataset, task)
+    if needs_fit_split(spec):
+        assemble.require_there(spec.dataset, task, fit=True)
+
+
+def needs_fit_split(spec: Spec) -> bool:
+    """Whether a head remembers the images of the fit split, or the attack learns from them or aims at them."""
     heads = [spec.head, *(one.head for one in spec.surrogates)]
-    if not learning.needs_fit_split(spec) and not any(head is not None and head.protocol == "knn" for head in heads):
+    return learning.needs_fit_split(spec) or any(head is not None and head.protocol == "knn" for head in heads)
+
+
+def fingerprints(spec: Spec, task: Task, data: Dataset) -> dict[str, str]:
+    """Of the images that are evaluated and, where it is needed, of the fit split."""
+    if not needs_fit_split(spec):
         return {"dataset": data.fingerprint}
     return {"dataset": data.fingerprint, "fit": fit_split(spec, task, data).fingerprint}
 
@@ -233,7 +211,7 @@ def work(part: Part, tell: Callable[[int], None] | None = None) -> Done:
             count += len(judged.rows)
             if tell is not None:
                 tell(count)
-            if _STOP is not None and _STOP.is_set():
+            if stopping():
                 break
     flags = [*watch.flags(), *trust.changed_victim(before, trust.state_digest(everyone.state_dict()))]
     return Done(flags, [one.told for one in searched])
@@ -248,56 +226,6 @@ def telling_of_the_device(batch_size: int) -> Iterator[None]:
         raise RunFailed(
             f"the device's memory does not hold a batch of {batch_size}", hint=f"try --batch-size {max(1, batch_size // 2)}"
         ) from error
-
-
-def _work(parts: Sequence[Part], done: int, total: int, store: Run, progress: Progress) -> Done:
-    """Do all parts: a single one here, several in processes of their own."""
-    progress(done, total)
-    if len(parts) <= 1:
-        return _together([work(part, lambda count: progress(done + count, total)) for part in parts])
-    context, earlier = get_context("spawn"), store.count()
-    stop = context.Event()
-    with ProcessPoolExecutor(len(parts), mp_context=context, initializer=_hold, initargs=(stop,)) as pool:
-        futures = [pool.submit(work, part) for part in parts]
-        waiting = set(futures)
-        try:
-            while waiting:
-                finished, waiting = wait(waiting, timeout=POLL, return_when=FIRST_EXCEPTION)
-                progress(min(total, done + store.count() - earlier), total)
-                if any(future.exception() for future in finished):
-                    stop.set()
-        finally:
-            stop.set()  # whoever is still at work was not told of Ctrl-C, or lost it
-    return _together([future.result() for future in futures])
-
-
-def _together(done: Sequence[Done]) -> Done:
-    """What all shards tell; each saw the same victims."""
-    return Done([flag for one in done for flag in one.flags], done[0].engine if done else [])
-
-
-def _hold(stop: Event) -> None:
-    """Keep, in a worker process, the event that ends it early: another shard failed; end it, too, when this command was killed."""
-    global _STOP
-    _STOP = stop
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    """Wait for the process that started this one, and end with it, even if it was killed."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _parts(
-    spec: Spec, folder: Path, left: Sequence[int], pictured: frozenset[str], batch_size: int, shards: int, devices: Sequence[str]
-) -> list[Part]:
-    if not left:
-        return []
-    threads = max(1, torch.get_num_threads() // shards) if shards > 1 else None
-    return [Part(spec, folder, tuple(left[k::shards]), pictured, batch_size, devices[k % len(devices)], threads) for k in range(shards)]
 
 
 def _plugins(spec: Spec) -> set[str]:
@@ -325,7 +253,7 @@ def _off(spec: Spec, data: Dataset, results: dict[str, Any]) -> list[trust.Flag]
     """A clean metric other than the zoo's can be told on the whole split only."""
     if results["images"] < len(data):
         return []
-    return trust.clean_metric_off(spec.clean, {name: metric["value"] for name, metric in results["clean"].items()})
+    return trust.clean_metric_off(spec.clean, {name: metric["value"] for name, metric in results["clean"].items()}, spec.published)
 
 
 def classes_of(spec: Spec, data: Dataset) -> tuple[str, ...]:

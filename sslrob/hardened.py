@@ -12,7 +12,7 @@ from typing import Any
 
 from sslrob import zoo as records
 from sslrob.attack import Attack
-from sslrob.choice import for_task, member, usual_dataset
+from sslrob.choice import for_task, member, trusted, usual_dataset
 from sslrob.errors import SslrobError
 from sslrob.plugins import Component, Plugins
 from sslrob.references import chosen, file_safe
@@ -177,7 +177,7 @@ def _require_free(made: Plan, zoo: Zoo) -> None:
 
 
 def _command(asked: Words, backbone: str, name: str, usual: str) -> str:
-    words = ["sslrob harden", f"--backbone {shlex.quote(backbone)}", f"--defense {asked.defense}"]
+    words = ["sslrob harden", f"--backbone {shlex.quote(backbone)}{trusted(backbone)}", f"--defense {asked.defense}"]
     given = {"attack": asked.attack, "epsilon": asked.epsilon, "norm": asked.norm, "dataset": asked.dataset, "seed": asked.seed or None}
     words += [f"--{option} {value}" for option, value in given.items() if value is not None]
     words += [f"--set {shlex.quote(setting)}" for setting in asked.settings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from sslrob.errors import RunFailed, SslrobError
 
 USUAL = "model.safetensors"
+BUSY = (408, 429, 500, 502, 503, 504)  # answers that the library's later attempts may not get
 
 
 class Place(NamedTuple):
@@ -47,17 +49,25 @@ def download(place: Place, *, again: bool = False) -> Path:
         SslrobError: there is no such file, or it is not for everyone.
         RunFailed: no network, or no room.
     """
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     told = f"{place.repository}/{place.file}" + (f"@{place.revision}" if place.revision else "")
     page = f"https://huggingface.co/{place.repository}"
     try:
-        with _quiet_off_terminals():
+        with _quiet_off_terminals(), _own_words():
+            endpoint = os.environ.get("HF_ENDPOINT") or None
+            try:  # one question first: where there is no network, the library asks again and again
+                get_hf_file_metadata(
+                    hf_hub_url(place.repository, place.file, revision=place.revision, endpoint=endpoint), endpoint=endpoint
+                )
+            except errors.HfHubHTTPError as error:
+                if error.response is None or error.response.status_code not in BUSY:
+                    raise
             found = hf_hub_download(
                 place.repository,
                 place.file,
                 revision=place.revision,
-                endpoint=os.environ.get("HF_ENDPOINT") or None,
+                endpoint=endpoint,
                 force_download=again,
             )
             return Path(found)
@@ -94,6 +104,18 @@ def _quiet_off_terminals() -> Iterator[None]:
     finally:
         if quiet:
             enable_progress_bars()
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Without the library's warnings of each attempt: what came of them is told once."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:

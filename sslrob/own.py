@@ -95,7 +95,7 @@ def _relative(value: Any, base: Path) -> Any:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep other processes from writing the same file meanwhile."""
-    with telling_of_the_disk(path.parent):
+    with telling_of_the_disk(path.parent, "set SSLROB_HOME to another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f".{path.name}.lock").open("ab") as lock, locked(lock):
             yield

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sslrob import zoo as records
-from sslrob.choice import for_task, usual_dataset
+from sslrob.choice import for_task, trusted, usual_dataset
 from sslrob.errors import SslrobError, unknown
+from sslrob.pins import UNKNOWN
 from sslrob.plugins import Component, Plugins
 from sslrob.references import file_safe
 from sslrob.resolve import summed
@@ -43,7 +44,8 @@ class Plan:
             files: zoo files that it has to name.
         """
         data = ["--task", self.record.task.rpartition("/")[2]] if self.usual else ["--dataset", self.head.dataset]
-        words = ["sslrob", "eval", "--backbone", self.head.backbone, *data, "--head", self.name, "--attack", "pgd"]
+        words = ["sslrob", "eval", "--backbone", self.head.backbone, *trusted(self.head.backbone).split()]
+        words += [*data, "--head", self.name, "--attack", "pgd"]
         return shlex.join([*words, *(word for file in files for word in ("--zoo", str(file)))])
 
 
@@ -67,14 +69,17 @@ def plan(zoo: Zoo, plugins: Plugins, backbone: str, recipe: str, dataset: str | 
         )
     usual = data.default or len(fitting) == 1
     elsewhere = [] if usual else [chosen]
+    model: records.Backbone = zoo.get("backbone", backbone)
+    weights = summed(model.weights)
     head = Head(
         backbone=backbone,
+        backbone_sha256=None if weights is None or weights.sha256 == UNKNOWN else weights.sha256,
         dataset=chosen,
         kind=asked.kind,
         settings=asked.settings,
         protocol=asked.protocol,
-        made_from=_digest(zoo.get("backbone", backbone), asked, data),
-        recipe=" --dataset ".join([f"sslrob train --backbone {shlex.quote(backbone)} --recipe {recipe}", *elsewhere]),
+        made_from=_digest(model, weights, asked, data),
+        recipe=" --dataset ".join([f"sslrob train --backbone {shlex.quote(backbone)}{trusted(backbone)} --recipe {recipe}", *elsewhere]),
     )
     return Plan("-".join([file_safe(backbone), recipe, *elsewhere]), head, recipe, asked, usual)
 
@@ -117,9 +122,8 @@ def require_free(plan: Plan, zoo: Zoo, home: Path) -> None:
         )
 
 
-def _digest(backbone: records.Backbone, recipe: records.Recipe, dataset: records.Dataset) -> str:
+def _digest(backbone: records.Backbone, weights: records.Weights | None, recipe: records.Recipe, dataset: records.Dataset) -> str:
     """Changes with whatever changes the head; not with where files lie."""
-    weights = summed(backbone.weights)
     described: dict[str, Any] = {
         "backbone": {**backbone.model_dump(mode="json", include={"use", "settings", "seed"}), "weights": weights and weights.sha256},
         "recipe": recipe.model_dump(mode="json", include={"kind", "protocol", "settings", "schedule", "batch_size"}),

@@ -50,7 +50,7 @@ def _threat_model(text: str) -> str:
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+_-]*$")]
 Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*:.+$")]  # SCHEME:REST, such as timm:resnet50.a1_in1k
 Use = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9._-]+/)?[a-z0-9][a-z0-9.-]*$")]  # NAME or DISTRIBUTION/NAME of a component
-HubFile = Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+(/[\w./-]+)?(@[\w./-]+)?$")]
+HubFile = Annotated[str, StringConstraints(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)+(@[\w-][\w.-]*(/[\w-][\w.-]*)*)?$")]  # no part is `..`
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 LocalPath = Annotated[Path, BeforeValidator(_path)]
 ThreatModelText = Annotated[str, AfterValidator(_threat_model)]
@@ -95,6 +95,9 @@ class Weights(Record):
         if self.file is None and self.sha256 is None:
             hint = "add the sha256 of the file behind it, or `sha256: unknown`, which is pinned at the first download"
             raise PydanticCustomError("source", "has a source elsewhere but no sha256", {"hint": hint})
+        if self.layout is not None and self.format is not None:
+            hint = "leave format out: a layout reads its own kind of file"
+            raise PydanticCustomError("source", "has both layout and format", {"hint": hint})
         return self
 
 
@@ -186,12 +189,18 @@ class Head(Record):
     weights: Weights | None = Field(
         None, description="frozen: the head's tensors; finetuned: the backbone's too; knn: none; else null: whoever wants it trains it"
     )
-    clean: dict[str, float] = Field({}, description="metrics, in percent, without an attack: of our own run, or as published")
+    clean: dict[str, float] = Field({}, description="metrics, in percent, without an attack, of a run here that others can repeat")
+    published: dict[str, float] = Field({}, exclude_if=lambda found: not found, description="the same, as others measured them")
     threat_model: ThreatModelText | None = Field(None, description="instead of the dataset's")
     default: bool = Field(False, description="the first choice of this backbone on this dataset")
     recipe: str = Field("", description="the script or command that trains it again")
     made_from: str = Field(
         "", description="changes with the backbone's weights, the recipe and the data set it was made from; empty: not known"
+    )
+    backbone_sha256: Sha256 | None = Field(
+        None,
+        exclude_if=lambda digest: digest is None,
+        description="of the file of weights of the backbone it was trained on; on another it is refused; null: not known",
     )
 
     def reads(self, backbone: Backbone) -> Backbone:

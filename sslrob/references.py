@@ -4,7 +4,7 @@ Each becomes a record of the zoo for one command, under a word that its heads na
 
     SCHEME:REST                 what a plugin resolves, such as timm:resnet50.a1_in1k
     SCHEME:REST?KEY=VALUE&…     with these settings of the backbone, such as timm:vit_small_patch16_224.dino?readout=cls4
-    file:PATH?as=NAME           the architecture and the settings of backbone NAME, with the weights of a file
+    file:PATH?as=NAME           the architecture and the settings of backbone NAME, with the weights of a file; ? in PATH is written %3F
     WORD+random                 without its weights: they are drawn from its seed
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sslrob.plugins import Plugins
 
 RANDOM = "+random"
-FILE, AS = "file:", "as"
+FILE, HUB, AS = "file:", "hub:", "as"
 NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")
 BARE: dict[str, Any] = {  # of an entry, without what is true of its weights alone
     "weights": None,
@@ -43,6 +43,8 @@ BARE: dict[str, Any] = {  # of an entry, without what is true of its weights alo
 def chosen(zoo: Zoo, plugins: Plugins, word: str, dataset: str, weights: str | Path | None = None) -> tuple[str, Zoo]:
     """The word under which heads know the backbone, and the zoo with that backbone in it; a name or a family stays as it is.
 
+    A file is known by its whole path, from whatever folder it is meant.
+
     Args:
         word: a backbone or a family of the zoo, or any of the words above.
         dataset: which member of a family is meant with other weights may depend on it.
@@ -51,8 +53,9 @@ def chosen(zoo: Zoo, plugins: Plugins, word: str, dataset: str, weights: str | P
     Raises:
         SslrobError: nothing is called so, no plugin understands it, or a family leaves open which backbone is meant.
     """
+    word = _placed(word)
     if weights is not None and str(weights) != "random":
-        word = f"{FILE}{Path(weights).expanduser().resolve()}?{AS}={_single(zoo, word.removesuffix(RANDOM), dataset)}"
+        word = f"{_of_file(Path(weights))}?{AS}={_single(zoo, word.removesuffix(RANDOM), dataset)}"
     elif weights is not None and not word.endswith(RANDOM):
         word += RANDOM
     base = word.removesuffix(RANDOM)
@@ -97,6 +100,12 @@ def victim(plugins: Plugins, text: str) -> Victim:
     return found
 
 
+def file_of(bare: str) -> Path:
+    """The file of `file:PATH`, as a whole path; %3F in it is a question mark, which would begin settings, and %25 a per cent sign."""
+    quoted = {"%3F": "?", "%25": "%"}
+    return Path(re.sub("%(3F|25)", lambda found: quoted[found[0]], bare.removeprefix(FILE))).expanduser().resolve()
+
+
 def misunderstood(text: str, plugins: Plugins) -> SslrobError:
     """The error for a reference that no plugin takes."""
     scheme = text.partition(":")[0]
@@ -118,7 +127,8 @@ def split(text: str) -> tuple[str, Settings]:
     for part in filter(None, query.split("&")):
         key, equals, value = part.partition("=")
         if not equals or not key:
-            raise SslrobError(f"setting {part!r} of {text!r} has no value", hint="write ?KEY=VALUE&KEY=VALUE, in quotes for the shell")
+            hint = "write ?KEY=VALUE&KEY=VALUE, in quotes for the shell" + ("; a ? of the path is %3F" if bare.startswith(FILE) else "")
+            raise SslrobError(f"setting {part!r} of {text!r} has no value", hint=hint)
         try:
             settings[key] = yaml.safe_load(f"[{value}]" if "," in value and value[0] not in "[{" else value)
         except yaml.YAMLError as error:
@@ -130,12 +140,33 @@ def file_safe(word: str) -> str:
     """A name of the zoo, and so of files and folders, for a backbone's word; the same word always gives the same, and no other does."""
     if NAME.fullmatch(word):
         return word
-    scheme, _, rest = word.removesuffix(RANDOM).partition(":")
-    end = word[len(scheme) + 1 + len(rest) :]
-    if NAME.fullmatch(rest):
+    base = word.removesuffix(RANDOM)
+    end = word[len(base) :]
+    scheme, _, rest = base.partition(":")
+    if NAME.fullmatch(scheme) and NAME.fullmatch(rest):
         return f"{scheme}-{rest}{end}"
-    stem = re.sub(r"[^a-z0-9.+_-]+", "-", split(rest)[0].rpartition("/")[2].lower()).strip("-")
-    return f"{scheme}-{stem}-{hashlib.sha256(rest.encode()).hexdigest()[:6]}{end}"
+    kind, stem = (
+        re.sub(r"[^a-z0-9.+_-]+", "-", part.lower()).strip("-.+_") for part in (scheme, rest.partition("?")[0].rpartition("/")[2])
+    )
+    digest = hashlib.sha256((rest if kind == scheme else base).encode()).hexdigest()[:6]
+    return f"{kind or 'x'}-{stem}-{digest}{end}"
+
+
+def _placed(word: str) -> str:
+    """The word with the whole path of the file, or of the folder of code, that it begins with, if it begins with one."""
+    bare, mark, rest = word.removesuffix(RANDOM).partition("?")
+    end = f"{mark}{rest}{word[len(bare + mark + rest) :]}"
+    if bare.startswith(FILE):
+        return _of_file(file_of(bare)) + end
+    repository, _, entry = bare.removeprefix(HUB).rpartition(":")
+    if bare.startswith(HUB) and repository and (folder := Path(repository).expanduser()).is_dir():
+        return f"{HUB}{folder.resolve()}:{entry}{end}"
+    return word
+
+
+def _of_file(path: Path) -> str:
+    """`file:PATH`, which `file_of` reads."""
+    return FILE + re.sub("%(?=3F|25)", "%25", str(path.expanduser().resolve())).replace("?", "%3F")
 
 
 def _single(zoo: Zoo, word: str, dataset: str) -> str:
@@ -147,7 +178,7 @@ def _like(zoo: Zoo, plugins: Plugins, bare: str, given: Settings) -> Backbone:
     """A file's tensors in the architecture of another backbone, named as a plugin recognises them, or else as the architecture does."""
     name = str(given[AS])
     model, settings = backbone(zoo, plugins, name), {key: value for key, value in given.items() if key != AS}
-    weights, told = Weights(file=Path(bare.removeprefix(FILE)).expanduser().resolve()), "its tensors are named as the architecture's"
+    weights, told = Weights(file=file_of(bare)), "its tensors are named as the architecture's"
     if weights.file is None or not weights.file.is_file():
         raise SslrobError(f"no weights at {str(weights.file)!r}", hint="check the path")
     try:

@@ -119,6 +119,8 @@ def _figures(record: Record) -> Iterator[tuple[str, str]]:
     yield "cost", f"{cost['forwards']:.1f} forwards and {cost['backwards']:.1f} backwards an image attacked{through}"
     if again := results.get("searched_again"):
         yield "searched again", f"{_images(again)}, through the victim itself: what was found fooled only its copy"
+    if declined := results.get("declined"):
+        yield "declined", f"{_images(declined)}: whatever was found helps the victim, so that the adversary showed the clean image"
     if move := record.get("universal"):
         yield "learned", f"one move for all images, by {move['forwards']} forwards and {move['backwards']} backwards"
     for i, one in enumerate(surrogates):

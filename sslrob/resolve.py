@@ -14,7 +14,7 @@ from typing import Any
 from sslrob import references
 from sslrob import zoo as records
 from sslrob.attack import Attack
-from sslrob.choice import Choice, choose, for_task, surrogate, usual_dataset
+from sslrob.choice import Choice, choose, for_task, require_same, surrogate, usual_dataset
 from sslrob.errors import SslrobError, close_names, unknown
 from sslrob.pins import UNKNOWN, pinned
 from sslrob.plugins import Component, Plugins
@@ -89,7 +89,7 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
     }
     if whole is not None and asked.victim is not None:
         within = radius(asked, whole.threat_model or dataset.threat_model, attack, move, plugins)
-        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task), threat_model=within)
+        return Spec(**common, victim=_victim(asked.victim, whole, asked.weights, task, plugins), threat_model=within)
     word, zoo = references.chosen(zoo, plugins, str(asked.backbone), dataset_id, asked.weights)
     choice = choose(word, dataset_id, asked.head, zoo)
     head, body = zoo.heads[choice.head], _backbone(choice, zoo, plugins)
@@ -97,12 +97,7 @@ def resolve(asked: Words, zoo: Zoo, plugins: Plugins) -> Spec:
         require_loss(attack, choice.head, head, task, typed=asked.objective is not None)
         require_maps(attack, body, plugins)
     within = radius(asked, head.threat_model or dataset.threat_model, attack, move, plugins)
-    return Spec(
-        **common,
-        backbone=body,
-        head=_head(choice, zoo, task),
-        threat_model=within,
-    )
+    return Spec(**common, backbone=body, head=_head(choice, zoo, task, plugins), threat_model=within)
 
 
 def _precision(asked: Words, attack: AttackSpec, plugins: Plugins) -> str:
@@ -166,7 +161,8 @@ def _backbone(choice: Choice, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
     """The backbone as the head reads it."""
     name = choice.backbone
     record, head = zoo.backbones[name], zoo.heads[choice.head]
-    settings = head.reads(record).settings
+    settings, weights = head.reads(record).settings, summed(record.weights)
+    require_same(choice.head, zoo, weights)
     component = find(plugins, "backbone", record.use, name, zoo)
     known = inspect.signature(component.load()).parameters
     for key in settings:
@@ -182,14 +178,23 @@ def _backbone(choice: Choice, zoo: Zoo, plugins: Plugins) -> BackboneSpec:
         use=record.use,
         plugin=component.plugin,
         settings=settings,
-        weights=summed(record.weights),
+        weights=weights,
+        layout=_layout(weights, plugins),
         seed=record.seed if record.weights is None else None,
         notes=record.notes,
         license=record.license,
     )
 
 
-def _head(choice: Choice, zoo: Zoo, task: Component) -> HeadSpec:
+def _layout(weights: Weights | None, plugins: Plugins) -> str | None:
+    """Who reads these weights: another version of plugin or layout may make other tensors of one file."""
+    if weights is None or weights.layout is None:
+        return None
+    found = plugins.find("layout", weights.layout)
+    return f"{found.plugin}, version {found.load().version}"
+
+
+def _head(choice: Choice, zoo: Zoo, task: Component, plugins: Plugins) -> HeadSpec:
     name, record, kinds = choice.head, zoo.heads[choice.head], task.load().heads
     if kinds and record.kind not in kinds:
         raise SslrobError(
@@ -202,7 +207,9 @@ def _head(choice: Choice, zoo: Zoo, task: Component) -> HeadSpec:
         protocol=record.protocol,
         settings=record.settings,
         weights=summed(record.weights),
+        layout=_layout(record.weights, plugins),
         clean=record.clean,
+        published=record.published,
         alone=sum((head.backbone, head.dataset) == (record.backbone, record.dataset) for head in zoo.heads.values()) == 1,
     )
 
@@ -228,11 +235,11 @@ def _surrogates(asked: Words, dataset: str, attack: AttackSpec, task: Component,
             raise SslrobError(f"surrogate {choice.head!r} is meant twice", hint=f"leave out --surrogate {word}")
         require_loss(attack, choice.head, zoo.heads[choice.head], task, typed=asked.objective is not None)
         require_maps(attack, body := _backbone(choice, zoo, plugins), plugins)
-        found[choice.head] = SurrogateSpec(backbone=body, head=_head(choice, zoo, task))
+        found[choice.head] = SurrogateSpec(backbone=body, head=_head(choice, zoo, task, plugins))
     return tuple(found[head] for head in sorted(found))
 
 
-def _victim(name: str, record: records.Victim, weights: str | Path | None, task: Component) -> VictimSpec:
+def _victim(name: str, record: records.Victim, weights: str | Path | None, task: Component, plugins: Plugins) -> VictimSpec:
     source = record.weights if weights is None else Weights(file=Path(weights).expanduser().resolve())
     if source is None:
         raise SslrobError(f"victim {name!r} has no weights but random ones", hint="add its checkpoint: --weights FILE")
@@ -242,6 +249,7 @@ def _victim(name: str, record: records.Victim, weights: str | Path | None, task:
         config=hashlib.sha256(task.load().described(record.reference).encode()).hexdigest(),
         settings=record.settings,
         weights=summed(source),
+        layout=_layout(source, plugins),
         classes=record.classes,
         clean=record.clean,
         notes=record.notes,
@@ -260,6 +268,13 @@ def without_downloads() -> Iterator[None]:
         yield
     finally:
         _downloads.reset(before)
+
+
+def known(weights: Weights | None) -> bool:
+    """Whether their sha256 can be told without a download."""
+    with without_downloads():
+        found = summed(weights)
+    return found is None or found.sha256 != UNKNOWN
 
 
 def summed(weights: Weights | None) -> Weights | None:

@@ -204,8 +204,8 @@ def _end_of_last_row(file: BinaryIO) -> int:
 
 
 @contextmanager
-def telling_of_the_disk(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that says what to do."""
+def telling_of_the_disk(folder: Path, otherwise: str = "choose another folder with --runs") -> Iterator[None]:
+    """Turn what the file system refuses into an error that says what to do: `otherwise`, unless it is full."""
     try:
         yield
     except OSError as error:
@@ -213,5 +213,5 @@ def telling_of_the_disk(folder: Path) -> Iterator[None]:
             errno.ENOSPC: "free some space and run the same command again: it goes on where it stopped",
             errno.EDQUOT: "free some of your quota and run the same command again: it goes on where it stopped",
         }
-        hint = hints.get(error.errno or 0, "choose another folder with --runs")
+        hint = hints.get(error.errno or 0, otherwise)
         raise RunFailed(f"cannot write to {str(folder)!r}: {error.strerror or error}", hint=hint) from error

@@ -15,12 +15,13 @@ from sslrob.epsilon import EVERY_IMAGE
 from sslrob.precision import Precision
 from sslrob.zoo import FitSplit, Record, Settings, ThreatModelText, Weights
 
+LAYOUT = "who reads the weights: the layout's plugin with its version, and the layout's own; null: they have no layout"
 SINGULAR = {"ies": "y", "ches": "ch", "s": ""}  # of the names of settings, for one of them
 # What does not change a number: names, where files lie (their sha256 counts), and what is only told.
 _SOURCE = {"file", "url", "hf", "mirrors", "size", "published_hash", "format"}
 _COMPOSED: Any = {
     "backbone": {"id": True, "notes": True, "license": True, "weights": _SOURCE},
-    "head": {"id": True, "protocol": True, "clean": True, "alone": True, "weights": _SOURCE},
+    "head": {"id": True, "protocol": True, "clean": True, "published": True, "alone": True, "weights": _SOURCE},
 }
 _NOT_IN_ID: Any = {
     "asked": True,
@@ -56,6 +57,7 @@ class BackboneSpec(Record):
     plugin: str
     settings: Settings
     weights: Weights | None = Field(description="with its sha256; null: random weights")
+    layout: str | None = Field(None, exclude_if=lambda found: found is None, description=LAYOUT)
     seed: int | None = Field(description="of random weights; null for trained ones")
     notes: str = Field("", exclude_if=lambda found: not found, description="what else to know, such as how a reference was understood")
     license: str = Field("", exclude_if=lambda found: not found, description="of the weights")
@@ -67,7 +69,9 @@ class HeadSpec(Record):
     protocol: str
     settings: Settings
     weights: Weights | None
-    clean: dict[str, float] = Field(description="what the zoo says the metrics are without an attack, in percent")
+    layout: str | None = Field(None, exclude_if=lambda found: found is None, description=LAYOUT)
+    clean: dict[str, float] = Field(description="what the metrics are without an attack, in percent, in a run of the zoo's own")
+    published: dict[str, float] = Field({}, exclude_if=lambda found: not found, description="what others measured, in percent")
     alone: bool = Field(True, description="whether the zoo has no other head of the backbone on the data set; if not, its id is told")
 
     @property
@@ -93,6 +97,7 @@ class VictimSpec(Record):
     config: str = Field(description="sha256 of all that the reference says of the model, which counts in its place")
     settings: Settings
     weights: Weights | None
+    layout: str | None = Field(None, exclude_if=lambda found: found is None, description=LAYOUT)
     classes: tuple[str, ...]
     clean: dict[str, float]
     notes: str = Field("", exclude_if=lambda found: not found, description="what else to know, such as how a reference was understood")
@@ -172,6 +177,11 @@ class Spec(Record):
         """The metrics, in percent, that the zoo promises without an attack; empty if it promises none."""
         promised = self.head or self.victim
         return promised.clean if promised else {}
+
+    @property
+    def published(self) -> dict[str, float]:
+        """The metrics, in percent, that others measured of the head without an attack."""
+        return self.head.published if self.head else {}
 
     def sentence(self) -> str:
         """What was chosen, in a line."""

@@ -26,6 +26,7 @@ def summarise(task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         `attack_success_rate`: {value, low, high, n} in percent, of the n images that were not fooled when clean;
         `lost`: {value, low, high}, the share of the clean headline metric that is lost, in percent, where images are more or less right
         (`Task.graded`): there, fooled means that nothing right is left, and an attack that ruins every image may fool none;
+        `declined`: for how many images the adversary showed the clean one, which was worse for the victim than whatever it found;
         `cost`: mean forwards and backwards an attacked image; `searched_again`: how many images fooled only the copy that was searched, and
         were attacked again through the victim; `distance`: mean and max over the attacked images.
     """
@@ -43,6 +44,7 @@ def summarise(task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         },
         "lost": _lost(task, rows),
         "cost": {key: _mean([row[key] for row in attacked]) for key in ("forwards", "backwards")},
+        "declined": sum(row.get("declined", False) for row in attacked),
         "searched_again": sum(row.get("searched_again", False) for row in rows),
         "distance": {"mean": _mean([row["distance"] for row in attacked]), "max": max((row["distance"] for row in attacked), default=0.0)},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
 OF_VICTIM = frozenset({"random-victim", "changed-victim"})  # seen while images are evaluated; the others follow from the rows
 CLEAN_OFF = 0.5  # percentage points between two measurements of one victim on the same images: rounding explains less
+PUBLISHED_OFF = 1.0  # of them between ours and somebody else's: libraries decode and resize images in their own ways
 DEAD_SHARE = 0.05  # of the gradients; more of them zero or not finite, and a gradient attack proves little
 BLIND_SHARE = 0.002  # of the images, as in AutoAttack; more of them fooled only without gradients, and the gradients hide something
 BLIND_IMAGES = 2  # at the least: one may be chance
@@ -112,15 +114,22 @@ def masked_gradients(rows: Sequence[Mapping[str, Any]]) -> list[Flag]:
     return []
 
 
-def clean_metric_off(recorded: Mapping[str, float], measured: Mapping[str, float]) -> list[Flag]:
-    """Flag a clean metric, of a whole split, that is not the zoo's: other data, other preprocessing or other weights.
+def clean_metric_off(
+    recorded: Mapping[str, float], measured: Mapping[str, float], published: Mapping[str, float] = MappingProxyType({})
+) -> list[Flag]:
+    """Flag a clean metric, of a whole split, that is not what it was: other data, other preprocessing or other weights.
 
     Args:
-        recorded: the zoo's, in percent.
+        recorded: of a run of the zoo's own, in percent.
         measured: this run's, in percent.
+        published: what others measured, in percent; looked at where the zoo has no number of its own.
     """
-    return [
-        Flag("clean-metric-off", f"clean {name} is {value:.2f} here and {recorded[name]:.2f} in the zoo")
-        for name, value in measured.items()
-        if name in recorded and abs(value - recorded[name]) > CLEAN_OFF
-    ]
+    told = [(name, published[name], "as published", PUBLISHED_OFF) for name in published if name not in recorded]
+    told += [(name, recorded[name], "in the zoo", CLEAN_OFF) for name in recorded]
+    flags = []
+    for name, value, whose, most in told:
+        if name in measured and (off := abs(measured[name] - value)) > most:
+            flags.append(
+                Flag("clean-metric-off", f"clean {name} is {measured[name]:.2f} here and {value:.2f} {whose}, {off:.2f} points off")
+            )
+    return flags

@@ -9,14 +9,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
 from sslrob import references
-from sslrob.errors import SslrobError
-from sslrob.fetching import there
+from sslrob.choice import require_same
+from sslrob.errors import SslrobError, Unreadable
+from sslrob.fetching import there, unpinning
 from sslrob.plugins import Plugins
 from sslrob.records import unset
 from sslrob.resolve import summed
 from sslrob.runs import telling_of_the_disk
 from sslrob.weights import cache, fetch
-from sslrob.zoo import FIRST_PARTY, Backbone, Head, Weights, Zoo
+from sslrob.zoo import FIRST_PARTY, OWN, Backbone, Head, Weights, Zoo
 
 if TYPE_CHECKING:
     from sslrob.data import Dataset
@@ -45,7 +46,7 @@ class Measured:
     def keep(self, key: str, metrics: dict[str, float]) -> None:
         """Remember metrics, in one write: what is torn by a kill is as if it had not been measured."""
         self.known[key] = metrics
-        with telling_of_the_disk(self.path.parent):
+        with telling_of_the_disk(self.path.parent, "set SSLROB_CACHE to another folder"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(f"\n{json.dumps([key, metrics])}\n")
@@ -122,7 +123,22 @@ def verify(kind: str, name: str, zoo: Zoo, plugins: Plugins, *, measured: Measur
             found, problem = _head(name, zoo, plugins, measured, device)
         return Finding(kind, name, found, problem)
     except SslrobError as error:
-        return Finding(kind, name, "", str(error), error.hint)
+        return Finding(kind, name, "", str(error), _remedy(error, kind, name, zoo))
+
+
+def _remedy(error: SslrobError, kind: str, name: str, zoo: Zoo) -> str:
+    """What to do; of weights that are missing or broken, where they are and where they came from."""
+    records = [zoo.of(kind).get(name)] + ([zoo.backbones.get(zoo.heads[name].backbone)] if kind == "head" else [])
+    for weights in (record.weights for record in records if record is not None and kind != "dataset"):
+        if weights is None:
+            continue
+        if weights.file is not None and not unset(weights.file) and not weights.file.is_file() and repr(str(weights.file)) in str(error):
+            by = zoo.collection(kind, name)
+            again = f"or reinstall {by}" if by not in (OWN, FIRST_PARTY) else f"or correct its path in {zoo.origin(kind, name)}"
+            return f"put the file there again, {again}"
+        if isinstance(error, Unreadable) and weights.sha256 == "unknown" and (file := there(weights)) and str(file) in str(error):
+            return unpinning(weights, file)
+    return error.hint
 
 
 def _backbone(name: str, zoo: Zoo, plugins: Plugins) -> str:
@@ -163,6 +179,7 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, devi
     dataset = zoo.datasets[record.dataset]
     task = assemble.task(dataset.task, plugins)
     backbone, key = record.reads(references.backbone(zoo, plugins, record.backbone)), ""
+    require_same(name, zoo, summed(backbone.weights))
     if absent("dataset", record.dataset, zoo):
         return _fits(name, record, backbone, task, plugins), ""
     data = assemble.dataset(dataset, task)
@@ -184,9 +201,11 @@ def _head(name: str, zoo: Zoo, plugins: Plugins, measured: Measured | None, devi
         for weights in (backbone.weights, record.weights):
             if weights is not None:
                 fetch(weights)  # the files may have changed since
-    told = ", ".join(f"{metric} {metrics[metric]:.2f} (zoo {record.clean[metric]:.2f})" for metric in record.clean if metric in metrics)
-    problems = [flag.evidence for flag in trust.clean_metric_off(record.clean, metrics)]
-    problems += [f"{metric!r} is in the zoo, but no metric of the task" for metric in record.clean if metric not in metrics]
+    whose = {metric: f"published {value:.2f}" for metric, value in record.published.items()}
+    whose |= {metric: f"zoo {value:.2f}" for metric, value in record.clean.items()}
+    told = ", ".join(f"{metric} {metrics[metric]:.2f} ({known})" for metric, known in whose.items() if metric in metrics)
+    problems = [flag.evidence for flag in trust.clean_metric_off(record.clean, metrics, record.published)]
+    problems += [f"{metric!r} is in the zoo, but no metric of the task" for metric in whose if metric not in metrics]
     return (told or "no clean metric in the zoo") + earlier, "; ".join(problems)
 
 

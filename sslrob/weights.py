@@ -75,8 +75,12 @@ def apply(module: nn.Module, state: Mapping[str, Tensor], *, what: str, allow_mi
         hint = (
             "check that the weights belong to these settings, or this config; drop_prefix and ignore in the zoo entry rename and leave out"
         )
-        raise SslrobError(f"the weights of {what} do not fit: {'; '.join(complaints)}", hint=hint)
+        raise Misfit(f"the weights of {what} do not fit: {'; '.join(complaints)}", hint=hint)
     module.load_state_dict(state, strict=False)
+
+
+class Misfit(SslrobError):
+    """Tensors that are not those of the module."""
 
 
 def head_state(victim: Victim) -> State:

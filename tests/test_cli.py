@@ -149,7 +149,10 @@ def test_lists_as_json(capsys, zoo):
 
 def test_zoo_list_by_task(capsys, zoo):
     assert "toy-1" in answer(capsys, "zoo", "list", "backbones", "--task", "classification")[1]
-    assert answer(capsys, "zoo", "list", "backbones", "--task", "detection")[1] == "no backbones\n"
+    assert answer(capsys, "zoo", "list", "victims", "--task", "classification")[1] == "no victims\n"
+    code, _, err = answer(capsys, "zoo", "list", "backbones", "--task", "classificaton")
+    assert code == 2
+    assert "did you mean 'classification'?" in err
 
 
 def test_a_broken_plugin_is_listed_with_its_reason(capsys):
@@ -289,7 +292,33 @@ def test_dry_run_runs_nothing(capsys, zoo, tmp_path):
     told = json.loads(answer(capsys, *EVAL, "--dry-run", "--seed", "7", "--restarts", "2", "--json")[1])
     assert told["spec"]["attack"]["restarts"] == 2
     assert told["folder"] in out
+    assert told["missing"] is None
     assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_is_downloaded_before_the_images_are_there_and_the_choice_is_told(capsys, zoo, tmp_path, monkeypatch):
+    file, images = tmp_path / "zoo.yaml", tmp_path / "data"
+    weights = 'weights: {url: "https://x.invalid/w.pth", sha256: unknown}, license: CC-BY-NC-4.0'
+    file.write_text(file.read_text().replace("family: toys, license: MIT", f"family: toys, {weights}"))
+    monkeypatch.setenv("SSLROB_OFFLINE", "1")  # a download fails at once
+    code, out, err = answer(capsys, *EVAL)
+    assert code == 1
+    assert "toys → toy-1 · shades" in out
+    assert "no commercial use" in out
+    assert "is not in the cache, and downloads are off" in err
+    assert not (tmp_path / "runs").exists()
+    images.rename(tmp_path / "elsewhere")
+    code, out, err = answer(capsys, *EVAL)
+    assert (code, out) == (2, "")
+    assert f"no folder '{images}'" in err
+    file.write_text(file.read_text().replace("path: data", "path: $NO_SUCH_VARIABLE/shades"))
+    code, out, err = answer(capsys, *EVAL)
+    assert (code, out) == (2, "")
+    assert "NO_SUCH_VARIABLE is not set" in err
+    code, out, _ = answer(capsys, *EVAL, "--dry-run")
+    assert code == 0
+    assert "its images are not here: the data lie at" in out
+    assert "NO_SUCH_VARIABLE" in json.loads(answer(capsys, *EVAL, "--dry-run", "--json")[1])["missing"]
 
 
 def test_strict_turns_flags_into_exit_code_4(capsys, zoo, tmp_path):

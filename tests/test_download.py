@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
+import logging
 import os
+import pickle
 import random
 import re
 import shutil
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from sslrob import cli, converted, download, fetching, locks, pins, zoo_files
+from sslrob import cli, converted, download, fetching, file_kind, locks, pins, zoo_files
 from sslrob.errors import RunFailed, SslrobError
 from sslrob.fetching import fetch
 from sslrob.layout import Layout
@@ -274,6 +278,72 @@ def test_a_file_without_an_end_is_not_pinned(internet: Internet) -> None:
     assert fetch(meant(internet)).read_bytes() == BYTES
 
 
+def archive() -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("archive/data.pkl", BYTES[:5000])
+    return made.getvalue()
+
+
+WHOLE = {
+    "archive": archive(),
+    "pickle": pickle.dumps({"a": BYTES[:5000]}),
+    "safetensors": (head := b'{"a":{"dtype":"U8","shape":[5000],"data_offsets":[0,5000]}}')
+    and len(head).to_bytes(8, "little") + head + bytes(5000),
+}
+
+
+def old_torch() -> bytes:
+    import torch
+
+    made, values = io.BytesIO(), torch.arange(5000.0)
+    state = {"a": values[:9], "b": values[5:], "c": values[:700].half(), "epoch": 3}
+    torch.save({"state_dict": state}, made, _use_new_zipfile_serialization=False)
+    return made.getvalue()
+
+
+def test_old_files_of_torch_tell_where_they_end(tmp_path: Path) -> None:
+    whole = old_torch()
+    for content in (whole[:-1], whole[:-15_000], whole[:300], whole[:20]):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(SslrobError, match="is not a whole checkpoint: "):
+            file_kind.require_whole(tmp_path / "w.pth", "x")
+    (tmp_path / "w.pth").write_bytes(whole)
+    file_kind.require_whole(tmp_path / "w.pth", "x")
+
+
+BROKEN = {
+    "page": b"<!doctype html><title>Log in</title>",
+    "words": b"no such thing here\n",
+    "json": b'{"error": "no"}',
+    "pointer": b"version https://git-lfs.github.com/spec/v1\nsize 5\n",
+    **{f"cut {kind}": content[:3000] for kind, content in WHOLE.items()},
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_no_whole_checkpoint_is_not_pinned(internet: Internet, kind: str) -> None:
+    internet.pages["/w.pth"] = Page(BROKEN[kind])
+    with pytest.raises(SslrobError, match=f"{internet.url()}' is not a whole checkpoint: "):
+        fetch(meant(internet, sha256="unknown"))
+    assert kept() == []
+    assert not pins.path().exists()
+    internet.pages["/mirror.pth"] = Page()
+    assert fetch(meant(internet, sha256="unknown", mirrors=(internet.url("/mirror.pth"),))).read_bytes() == BYTES
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_checkpoints_are_pinned(internet: Internet, kind: str) -> None:
+    internet.pages["/w.pth"] = Page(WHOLE[kind])
+    assert fetch(meant(internet, sha256="unknown")).read_bytes() == WHOLE[kind]
+
+
+def test_an_empty_file_is_not_pinned(internet: Internet, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(SslrobError, match="it is empty"):
+        file_kind.require_whole(tmp_path / "empty", "x")
+
+
 # ---- servers
 
 
@@ -514,7 +584,7 @@ def test_a_file_of_torch_is_used_if_it_is_the_one(internet: Internet, tmp_path: 
 def test_offline_only_the_cache_counts(internet: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
     for weights, hint in (
         (meant(internet), f"put the file at .*{digest(BYTES)[:16]}-w.pth"),
-        (meant(internet, sha256="unknown"), "zoo add"),
+        (meant(internet, sha256="unknown"), "unset SSLROB_OFFLINE, or fetch it before: sslrob zoo fetch NAME"),
     ):
         with pytest.raises(RunFailed, match="is not in the cache, and downloads are off") as caught:
             fetch(weights, offline=True)
@@ -623,7 +693,7 @@ def test_two_at_once_download_a_file_of_the_hub_once(internet: Internet, hf: Pag
     with ThreadPoolExecutor(2) as both:
         paths = list(both.map(fetch, [Weights(hf="org/net", sha256="unknown")] * 2))
     assert paths[0] == paths[1]
-    assert [asked.method for asked in internet.asked] == ["HEAD", "GET"]
+    assert [asked.method for asked in internet.asked] == ["HEAD", "HEAD", "GET"]
 
 
 def test_another_file_of_the_hub_than_is_meant(internet: Internet, hf: Page) -> None:
@@ -648,6 +718,26 @@ def test_what_the_hub_refuses(internet: Internet, hf: Page, code: str, said: str
     with pytest.raises(SslrobError, match=said) as caught:
         fetch(Weights(hf="org/net", sha256="unknown"))
     assert hint in caught.value.hint
+
+
+def test_a_page_in_the_cache_of_the_hub_is_not_kept(internet: Internet, hf: Page) -> None:
+    hf.content = BROKEN["page"]
+    with pytest.raises(SslrobError, match="'hf:org/net' is not a whole checkpoint: it is a web page"):
+        fetch(Weights(hf="org/net", sha256="unknown"))
+    assert not pins.path().exists()
+    hf.content, hf.tag = BYTES, '"another"'
+    assert fetch(Weights(hf="org/net", sha256="unknown")).read_bytes() == BYTES
+
+
+def test_without_a_network_the_hub_is_asked_once(hf: Page, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    logger = logging.getLogger("huggingface_hub")
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, caplog.handler])
+    begun = time.monotonic()
+    with pytest.raises(RunFailed, match=r"cannot download 'hf:org/net/model\.safetensors'"):
+        fetch(Weights(hf="org/net", sha256="unknown"))
+    assert time.monotonic() - begun < 3  # the library itself would wait for 23 seconds between its attempts
+    assert caplog.messages == []
 
 
 # ---- what layouts make of a file
@@ -807,6 +897,59 @@ def test_zoo_fetch_goes_on_after_a_failure(internet: Internet, zoo: Path, capsys
     assert "✓ backbone  net-b  downloaded" in out
     assert cli.run(["zoo", "fetch", "net-x", "--zoo", str(zoo)]) == 2
     assert "no entry with weights is named 'net-x'" in capsys.readouterr().err
+
+
+def test_a_page_that_was_pinned_is_not_here(internet: Internet, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = Weights(url=internet.url(), size=len(BYTES), sha256="unknown")
+    page = BROKEN["page"].ljust(len(BYTES))
+    path = fetching.path_of(weights, digest(page))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(page)
+    pins.pin(weights, path)
+    out = said(capsys, "zoo", "fetch", "net-a", "--zoo", zoo, code=1)
+    assert "is not a whole checkpoint: it is a web page (Log in)" in out
+    assert f"hint:    remove '{path}', and the lines of '{internet.url()}' in '{pins.path()}'; then fetch it again" in out
+    assert out.endswith("nothing was fetched\n")
+    assert f"remove '{path}', and the lines of" in said(capsys, "zoo", "verify", "net-a", "--zoo", zoo, code=1)
+    with pytest.raises(SslrobError, match="is not a whole checkpoint: it is a web page"):  # as a run does, whose spec has the sum
+        fetch(Weights(url=internet.url(), sha256=digest(page)))
+
+
+def test_who_waited_did_not_download_and_damage_is_told(
+    internet: Internet, zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = Weights(url=internet.url("/v.pth"), sha256=digest(OTHER))
+    assert fetching.obtain(weights) == (fetching.path_of(weights, digest(OTHER)), True)
+    real, looks = fetching.there, iter([None])  # the first look is before the other process has it
+    with monkeypatch.context() as patched:
+        patched.setattr(fetching, "there", lambda weights: next(looks, real(weights)))
+        patched.setattr(fetching, "_tell_of_damage", lambda weights: None)
+        assert "already here" in said(capsys, "zoo", "fetch", "net-b", "--zoo", zoo)
+    fetching.path_of(weights, digest(OTHER)).write_bytes(BYTES)
+    assert cli.run(["zoo", "fetch", "net-b", "--zoo", str(zoo)]) == 0
+    assert "is not used: its checksum is wrong" in capsys.readouterr().err
+
+
+def test_hints_are_about_the_command(
+    internet: Internet, zoo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLROB_OFFLINE", "0")
+    monkeypatch.delenv("SSLROB_DATA", raising=False)
+    assert "leave --offline out, or fetch it before: sslrob zoo fetch net-a\n" in said(
+        capsys, "zoo", "fetch", "net-a", "--offline", "--zoo", zoo, code=1
+    )
+    out = said(capsys, "zoo", "fetch", "simclr-v2-r50", code=1)
+    assert "SSLROB_DATA is not set" in out
+    assert "export SSLROB_DATA=FOLDER, the folder that holds simclr-v2/r50_1x_sk0.zip" in out
+    assert "gsutil cp -r" in out
+    assert cli.run(["zoo", "fetch", "imagenet"]) == 2
+    assert "data sets are not fetched" in capsys.readouterr().err
+
+
+def test_an_added_file_that_moved(internet: Internet, zoo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.bin").unlink()
+    out = said(capsys, "zoo", "verify", "net-c", "--zoo", zoo, code=1)
+    assert f"put the file there again, or correct its path in {zoo}" in out
 
 
 def test_zoo_prune(internet: Internet, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:

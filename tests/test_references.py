@@ -9,8 +9,9 @@ import torch
 
 from sslrob import builtin, hookimpl, zoo
 from sslrob.errors import SslrobError
+from sslrob.layout import Layout
 from sslrob.plugins import Plugins
-from sslrob.references import chosen, file_safe, split
+from sslrob.references import chosen, file_of, file_safe, split
 from sslrob.resolve import Words, resolve
 from sslrob.spec import Spec
 from sslrob.testing.toy_victims import ToyBackbone
@@ -19,18 +20,27 @@ from sslrob.zoo import Weights, Zoo
 SUM = "0" * 64
 
 
+class Own(Layout):
+    pass
+
+
 class Toy:
     @hookimpl
     def register_backbones(self, register):
         register("toy", ToyBackbone)
 
     @hookimpl
+    def register_layouts(self, register):
+        register("own", Own)
+
+    @hookimpl
     def resolve_reference(self, kind, text):
         bare, given = split(text)
         scheme, _, rest = bare.partition(":")
-        if kind != "backbone" or scheme not in ("toys", "file"):
+        if kind != "backbone" or scheme not in ("toys", "file", "hub"):
             return None
-        weights = None if rest == "bare" else Weights(file=Path(rest), sha256=SUM, layout="own")
+        path = file_of(bare) if scheme == "file" else Path(rest)
+        weights = None if rest == "bare" else Weights(file=path, sha256=SUM, layout="own")
         return zoo.Backbone(use="toy", settings={"levels": 2, **given}, weights=weights, license="MIT", notes=f"{bare} is a toy")
 
 
@@ -130,6 +140,24 @@ def test_a_file_instead_of_its_own_weights(plugins, tmp_path):
     assert "the architecture of swav-800" in mine.notes
 
 
+def test_a_path_with_marks_of_its_own(plugins, tmp_path):
+    path = tmp_path / "a?b%3F&c=1%.pth"
+    torch.save({}, path)
+    name, found = chosen(HERE, plugins, "swav", "shades", path)
+    assert found.backbones[name].weights.file == path
+    assert chosen(HERE, plugins, name, "shades") == (name, found)
+    assert chosen(HERE, plugins, f"{name}+random", "shades")[0] == f"{name}+random"
+
+
+def test_a_file_is_known_by_its_whole_path(plugins, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {chosen(HERE, plugins, word, "shades")[0] for word in ("file:w.pth?levels=1", f"file:{tmp_path}/w.pth?levels=1")}
+    assert names == {f"file:{tmp_path}/w.pth?levels=1"}
+    (tmp_path / "code").mkdir()
+    assert chosen(HERE, plugins, "hub:code:net?levels=1", "shades")[0] == f"hub:{tmp_path}/code:net?levels=1"
+    assert chosen(HERE, plugins, "hub:owner/name:net", "shades")[0] == "hub:owner/name:net"
+
+
 def test_a_file_that_is_not_there(plugins, tmp_path):
     with pytest.raises(SslrobError, match="no weights at"):
         chosen(HERE, plugins, "swav", "shades", tmp_path / "absent.pth")
@@ -170,6 +198,9 @@ def test_names_for_files():
         "file:/b/My net.pth",
         "timm:x?readout=cls",
         "timm:x?readout=mean",
+        "Tim/m:x",
+        "../tim-m:x",
+        "tim-m:x",
     ]
     names = [file_safe(word) for word in words]
     assert len({*names}) == len(words)

@@ -140,6 +140,13 @@ def test_a_run_that_attacked_nothing(tmp_path):
     )
 
 
+def test_images_of_which_the_adversary_showed_the_clean_one(tmp_path):
+    for count, line in ((1, "1 image: "), (3, "3 images: ")):
+        told = plain(show(read(store(tmp_path / str(count), {**RECORD, "results": {**RESULTS, "declined": count}}))))
+        assert f"declined             {line}whatever was found helps the victim" in told
+    assert "declined" not in plain(show(read(store(tmp_path / "none", {**RECORD, "results": {**RESULTS, "declined": 0}}))))
+
+
 def test_the_rule_of_the_worst_case_is_named_where_the_task_has_one(tmp_path):
     told = plain(show(read(store(tmp_path / "told", {**RECORD, "judged_by": "share of right pixels"}))))
     assert "worst case" in told

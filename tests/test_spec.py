@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 from sslrob import Attack, Backbone, Task, hookimpl, zoo
 from sslrob.errors import SslrobError
 from sslrob.hookspecs import Register
+from sslrob.layout import Layout
 from sslrob.plugins import Plugins
 from sslrob.resolve import Words, resolve
 from sslrob.settings import complete
@@ -66,8 +67,12 @@ class BoxAttack(Concrete):
     randomised: ClassVar[bool] = False
 
 
-def plugins_of(version: str = "1.0") -> Plugins:
+def plugins_of(version: str = "1.0", layout: int = 1) -> Plugins:
     class Plugin:
+        @hookimpl
+        def register_layouts(self, register: Register) -> None:
+            register("theirs", type("Theirs", (Layout,), {"version": layout, "backbone": lambda self, found: {}}))
+
         @hookimpl
         def register_backbones(self, register: Register) -> None:
             register("net", Net)
@@ -157,6 +162,18 @@ def refused(**words: Any) -> SslrobError:
 
 
 # ---- what words mean
+
+
+def test_the_version_of_a_layout_counts_where_there_is_one() -> None:
+    def ids(**more: Any) -> set[str]:
+        weights = {"weights": Weights(file=Path("w.pth"), sha256=SUM, **more)}
+        body, top = (record.model_copy(update=weights) for record in (ZOO.backbones["swav-200"], ZOO.heads["swav-200-scenes"]))
+        zoos = [replace(ZOO, backbones={**ZOO.backbones, "swav-200": body}), replace(ZOO, heads={**ZOO.heads, "swav-200-scenes": top})]
+        return {resolve(TYPED, one, plugins_of(layout=version)).id for one in zoos for version in (1, 2)}
+
+    assert ids() == {asked().id}
+    assert len(ids(layout="theirs")) == 4
+    assert "layout" not in asked().model_dump_json()
 
 
 def test_a_head_that_is_not_the_only_one_is_told_by_its_id() -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from sslrob import cli, hookimpl
 from sslrob.plugins import installed
+from sslrob.references import file_of, split
 from sslrob.testing.toy_victims import ToyBackbone
+from sslrob.zoo import Backbone, Weights
 
 ZOO = """schema: 1
 backbones:
@@ -35,6 +38,11 @@ class Toy:
     def register_backbones(self, register):
         register("toy", ToyBackbone)
 
+    @hookimpl
+    def resolve_reference(self, kind, text):
+        bare, settings = split(text)
+        return Backbone(use="toy", settings=settings, weights=Weights(file=file_of(bare)), license="MIT") if kind == "backbone" else None
+
 
 @pytest.fixture(autouse=True)
 def _machine(tmp_path, monkeypatch):
@@ -44,11 +52,11 @@ def _machine(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.chdir(tmp_path)
-    for split in ("train", "test"):
+    for part in ("train", "test"):
         for name, light in (("dark", 90), ("light", 166)):
-            (tmp_path / split / name).mkdir(parents=True)
+            (tmp_path / part / name).mkdir(parents=True)
             for i in range(6):
-                Image.fromarray(np.full((8, 8, 3), light + i, dtype=np.uint8)).save(tmp_path / split / name / f"{i}.png")
+                Image.fromarray(np.full((8, 8, 3), light + i, dtype=np.uint8)).save(tmp_path / part / name / f"{i}.png")
     (tmp_path / "zoo.yaml").write_text(ZOO)
     monkeypatch.setenv("SSLROB_ZOO", str(tmp_path / "zoo.yaml"))
     installed.cache_clear()
@@ -173,6 +181,73 @@ def test_a_name_that_is_taken_is_not_taken_over(capsys, tmp_path):
     assert "head 'toy-1-slow' is already in" in err
 
 
+def test_nothing_is_downloaded_to_train_before_the_images_are_there(capsys, tmp_path, monkeypatch):
+    weights = 'weights: {url: "https://x.invalid/w.pth", sha256: unknown}'
+    (tmp_path / "zoo.yaml").write_text(ZOO.replace("default: true, license: MIT}", f"{weights}, default: true, license: MIT}}", 1))
+    monkeypatch.setenv("SSLROB_CACHE", str(tmp_path / "cache"))
+    words = ["--backbone", "toy-1", "--offline"]
+    monkeypatch.setenv("SSLROB_OFFLINE", "1")  # as --offline will
+    assert "downloads are off" in answer(capsys, *words, "--recipe", "slow")[2]
+    (tmp_path / "train").rename(tmp_path / "gone")
+    for command, more in (("train", ["--recipe", "slow"]), ("harden", ["--defense", "linear"])):
+        code, _, err = said(capsys, command, *words, *more)
+        assert code == 2, err
+    assert "no folder" in answer(capsys, *words, "--recipe", "slow")[2]
+
+
+@pytest.mark.parametrize("trust", [[], ["--trust-code"]])
+def test_the_command_that_is_told_trusts_what_this_one_did(capsys, tmp_path, monkeypatch, trust):
+    monkeypatch.setenv("SSLROB_TRUST_CODE", "0")
+    path = stored(tmp_path / "w.safetensors", 0)
+    _, _, err = said(capsys, "eval", "--backbone", f"file:{path}", "--task", "classification", *trust)
+    assert f"train one: sslrob train --backbone file:{path}{''.join(f' {word}' for word in trust)} --recipe linear" in err
+    _, out, _ = answer(capsys, "--backbone", f"file:{path}", "--recipe", "linear", "--device", "cpu", *trust)
+    command = shlex.split(out.strip().splitlines()[-1].removeprefix("attack it: "))
+    assert ("--trust-code" in command) == bool(trust)
+
+
 def test_where_no_head_is_eval_names_the_command_that_trains_one(capsys):
     _, _, err = said(capsys, "eval", "--backbone", "toy-2", "--dataset", "tones")
     assert "hint:  train one: sslrob train --backbone toy-2 --recipe linear --dataset tones" in err
+
+
+def stored(path: Path, seed: int) -> Path:
+    """A file of a toy backbone's weights, by the seed."""
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: tensor * (1 + seed) for name, tensor in ToyBackbone().state_dict().items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "my heads"]], ids=["own", "out"])
+def test_the_head_of_a_file_does_not_serve_another_file(capsys, tmp_path, monkeypatch, out):
+    words = ["--backbone", "file:w.safetensors", "--recipe", "linear", "--device", "cpu", "--json", *out]
+    asked = ["eval", "--task", "classification", "--dry-run", "--json", *(["--zoo", f"{tmp_path}/my heads/zoo.yaml"] if out else [])]
+    path = stored(tmp_path / "w.safetensors", 0)
+    code, text, err = answer(capsys, *words)
+    assert code == 0, err
+    first = json.loads(text)["record"]
+    assert first["backbone"] == f"file:{path}"
+    assert said(capsys, *asked, "--backbone", "file:w.safetensors")[0] == 0
+
+    stored(path, 1)  # another file in its place
+    code, _, err = said(capsys, *asked, "--backbone", "file:w.safetensors")
+    error, hint = err.splitlines()[:2]
+    assert code == 2
+    assert error.endswith(f"was trained on another file than '{path}'")
+    assert hint.startswith(f"hint:  train it anew: sslrob train --backbone file:{path} --recipe linear")
+    assert not out or hint.endswith(f"--out '{tmp_path}/my heads'")
+    name = json.loads(text)["head"]
+    code, told, err = said(capsys, "zoo", "verify", name, "--device", "cpu", *asked[5:])
+    assert code != 0
+    assert "was trained on another file" in told + err
+
+    again = json.loads(answer(capsys, *words)[1])["record"]
+    assert again["made_from"] != first["made_from"]
+    assert said(capsys, *asked, "--backbone", "file:w.safetensors")[0] == 0
+
+    stored(tmp_path / "elsewhere" / path.name, 0)  # another file of that name
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    code, _, err = said(capsys, *asked, "--backbone", "file:w.safetensors")
+    assert code == 2
+    assert f"no head of backbone 'file:{tmp_path}/elsewhere/w.safetensors'" in err
+    assert said(capsys, *asked, "--backbone", "file:../w.safetensors")[0] == 0

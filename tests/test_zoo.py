@@ -145,6 +145,12 @@ def test_records_do_not_change(tmp_path: Path) -> None:
             "did you mean 'drop_prefix'?",
         ),
         ("backbones:\n  b:\n    use: r\n    license: MIT\n    weights: {format: torch}", 6, "needs either file, url or hf", "give one"),
+        (
+            "backbones:\n  b:\n    use: r\n    license: MIT\n    weights: {file: w.bin, layout: swav, format: torch}",
+            6,
+            "has both layout and format",
+            "leave format out",
+        ),
     ],
 )
 def test_mistakes_are_told_with_their_line(tmp_path: Path, wrong: str, line: int, message: str, hint: str) -> None:

@@ -230,6 +230,7 @@ def test_backbones_are_listed_in_full_where_they_are_asked_for(said):
         ("heads --license cc-by-nc-4.0 --family dino", "", "dino-r50-imagenet"),
         ("heads --factor core", "dino-r50-imagenet vicreg-r50-ep1000-linear-imagenet", "dino-vits8-imagenet"),
         ("--task classification --family vicreg", "vicreg-r50-lightly-ep100", "vicreg-r50-ep1000"),
+        ("--family vicreg --family SwAV --license MIT", "vicreg-r50-ep1000 swav-r50-lightly-ep100", "swav-r50-ep800 dino-r50"),
     ],
 )
 def test_filters(said, words, there, not_there):
@@ -245,6 +246,8 @@ def test_filters(said, words, there, not_there):
         ("--factor durration", "no factor is named 'durration'", "did you mean 'duration'"),
         ("--family swaw", "no family is named 'swaw'", "did you mean 'swav'"),
         ("--license GPL-3.0", "no license is named 'GPL-3.0'", ""),
+        ("--task classify", "no task is named 'classify'", "did you mean 'classification'"),
+        ("--family swav --family swaw", "no family is named 'swaw'", "did you mean 'swav'"),
         ("datasets --family swav", "datasets have no family", "leave out --family"),
     ],
 )
@@ -253,6 +256,27 @@ def test_wrong_filters(said, words, message, hint):
     assert (code, out) == (2, "")
     assert message in err
     assert hint in err
+
+
+def test_what_a_family_means_does_not_depend_on_the_filter(said, tmp_path):
+    mini = "schema: 1\nbackbones: {mini-swav: {use: toy, license: MIT, family: swav}}\n"
+    data = "datasets: {crops: {task: classification, format: imagefolder, path: d, threat_model: linf:1/255, license: MIT}}\n"
+    (tmp_path / "mini.yaml").write_text(mini + data)
+
+    def meant(*words: str) -> str:
+        lines = said("zoo", "list", "--zoo", "mini.yaml", *words)[1].splitlines()
+        return next((line for line in lines if line.startswith("families mean:")), "")
+
+    assert meant("--family", "swav") == "families mean: swav = swav-r50-ep800; on the data sets of own: swav = mini-swav"
+    assert meant("--family", "swav", "--license", "Apache-2.0") == ""  # neither is among these
+
+
+def test_a_reference_is_no_entry(said):
+    code, _, err = said("zoo", "show", "timm:resnet50")
+    assert code == 2
+    assert "'timm:resnet50' is a reference, not an entry of the zoo" in err
+    assert "--backbone timm:resnet50 of sslrob train" in err
+    assert "see: sslrob zoo list" in said("zoo", "show", "qqqqqq")[2]
 
 
 def test_filtered_lists_as_json(said):
@@ -378,6 +402,7 @@ def test_a_checkpoint_joins_the_zoo_once(said, tmp_path):
         ("net.pth --method m --arch resnet50", "nothing recognises how"),
         ("net.pth --method m --arch resnet50 --layout swav", "no backbone is named 'resnet'"),
         ("net.pth --method m --arch toy-1", "do not fit"),
+        ("net.pth --method m --arch toy-1", "or save it anew without what is unexpected"),
         ("net.pth --method m --arch toy-1 --mean 0.5,0.5", "neither one number nor three"),
         ("net.pth --method m --arch toy-1 --name Big", "is no name for a backbone"),
     ],
@@ -391,6 +416,29 @@ def test_a_checkpoint_that_cannot_join(said, tmp_path, words, message):
     assert (code, out) == (2, "")
     assert message in err
     assert not (tmp_path / "sslrob_home").exists() or not list((tmp_path / "sslrob_home").rglob("zoo.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "it is empty"), (b"<html>log in", "it is a web page"), (b"hello there", "it is a text, which begins 'hello there'")],
+)
+def test_what_is_no_checkpoint_at_all_cannot_join(said, tmp_path, content, message):
+    (tmp_path / "net.pth").write_bytes(content)
+    err = said("zoo", "add", "net.pth", "--method", "m")[2]
+    assert f"net.pth' is no checkpoint: {message}" in err
+    assert "--layout" not in err
+    assert "is a folder" in said("zoo", "add", ".", "--method", "m")[2]
+
+
+def test_a_home_that_is_read_only(said, tmp_path):
+    import torch
+
+    torch.save({"mix.weight": torch.eye(3)[:, :, None, None], "mean": torch.full((3, 1, 1), 0.5)}, tmp_path / "net.pth")
+    (tmp_path / "mine.yaml").write_text("schema: 1\nbackbones: {toy-1: {use: toy, license: MIT}}\n")
+    (tmp_path / "sslrob_home").write_text("a file where the folder should be")
+    code, _, err = said("zoo", "add", "net.pth", "--zoo", "mine.yaml", "--method", "m", "--arch", "toy-1")
+    assert code == 1
+    assert "set SSLROB_HOME to another folder" in err
 
 
 def test_whoever_uses_a_noncommercial_licence_is_told_and_the_run_records_it(said, tmp_path):

@@ -71,6 +71,13 @@ def test_no_address_is_given_to_two_networks(zoo: Zoo) -> None:
         assert not same or (weights.layout, weights.sha256, weights.published_hash) == (body.layout, body.sha256, body.published_hash), name
 
 
+def test_numbers_of_others_are_not_told_as_ours(zoo: Zoo) -> None:
+    from sslrob.cli.zoo_rows import head_row
+
+    assert not any(record.clean for record in zoo.recorded("head").values())
+    assert head_row("x", zoo.recorded("head")["swav-r50-ep800-imagenet"], zoo)[-1] == "top1 75.3 (published)"
+
+
 def test_a_checksum_in_a_files_name_is_the_published_one(zoo: Zoo) -> None:
     for record in (*zoo.backbones.values(), *zoo.heads.values()):
         weights = record.weights

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ from sslrob.cli import stages
 from sslrob.cli.options import trust_code, trusting
 
 if TYPE_CHECKING:
-    from sslrob.execute import Progress
+    from sslrob.shards import Progress
 
 VICTIM, ATTACK, DATA, MACHINE, OUTPUT = "Victim", "Attack", "Images", "Machine", "Output"
 
@@ -97,13 +97,13 @@ def evaluate(
     The result goes to a folder of its own; the same question again goes on where it stopped, or answers at once.
     """
     from sslrob import zoo_files
-    from sslrob.errors import Suspect
+    from sslrob.errors import SslrobError, Suspect
     from sslrob.plugins import installed
     from sslrob.resolve import Words, resolve, without_downloads
 
     trust_code(trusted)
     if offline:
-        os.environ["SSLROB_OFFLINE"] = "1"
+        os.environ["SSLROB_OFFLINE"] = "--offline"  # for errors: who turned downloads off
     moves: Path | None = None
     if perturbation is not None:
         from sslrob.universal import find
@@ -128,15 +128,24 @@ def evaluate(
         seed=seed,
     )
     with stdout_for_results(as_json):
-        with without_downloads() if dry_run else nullcontext():
-            spec = resolve(asked, zoo_files.load(zoo or ()), installed())
-        if not dry_run:
-            from sslrob.execute import run
+        from sslrob.execute import require_data, run
 
+        everything, missing = zoo_files.load(zoo or ()), None
+        with without_downloads():
+            spec = resolve(asked, everything, installed())
+        try:
+            require_data(spec)
+        except SslrobError as error:
+            if not dry_run:
+                raise
+            missing = error
+        if not dry_run:
             if not as_json:
                 for note in spec.notes:
                     typer.echo(note)
                 typer.secho(spec.sentence(), bold=True)
+            if spec.unpinned:
+                spec = resolve(asked, everything, installed())  # its id needs the files, which are downloaded now
             with _progress(as_json) as (images, lessons):
                 record = run(
                     spec,
@@ -151,12 +160,14 @@ def evaluate(
                 )
     if dry_run:
         folder = None if spec.unpinned else str(runs / spec.name)
-        told = {"sentence": spec.sentence(), "folder": folder, "spec": spec.model_dump(mode="json")}
+        told = {"sentence": spec.sentence(), "folder": folder, "missing": missing and str(missing), "spec": spec.model_dump(mode="json")}
         where = (
             f"it would be in {folder}"
             if folder
             else f"its folder is known when its weights are: sslrob zoo fetch {' '.join(spec.unpinned)}"
         )
+        if missing is not None:
+            where += f"\nits images are not here: {missing}; {missing.hint}"
         said = "\n".join([*spec.notes, spec.sentence()])
         typer.echo(json.dumps(told) if as_json else f"{said}\n\n{spec.model_dump_json(indent=2)}\n\n{where}")
         return

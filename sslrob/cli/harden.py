@@ -12,7 +12,7 @@ import typer
 from sslrob.cli.options import trust_code, trusting
 
 if TYPE_CHECKING:
-    from sslrob.zoo import Zoo
+    from sslrob.zoo import Dataset, Zoo
 
 DEFENSE, DATA, MACHINE, OUTPUT = "Defense", "Images", "Machine", "Output"
 
@@ -78,10 +78,11 @@ def harden(
     from sslrob.cli.stages import stages
     from sslrob.hardened import USUAL_TASK, Words, plan
     from sslrob.plugins import installed
+    from sslrob.resolve import known, without_downloads
 
     trust_code(trusted)
     if offline:
-        os.environ["SSLROB_OFFLINE"] = "1"
+        os.environ["SSLROB_OFFLINE"] = "--offline"  # for errors: who turned downloads off
     plugins = installed()
 
     def load() -> Zoo:
@@ -102,18 +103,25 @@ def harden(
         name=name,
     )
     with stdout_for_results(as_json):
-        made = plan(asked, load(), plugins)
+        with without_downloads():
+            made = plan(asked, load(), plugins)
         folder = own.folder(made.name) if out is None else out
         told = {"backbone": made.name, "sentence": made.sentence(), "folder": str(folder)}
         if not dry_run:
+            from sslrob import assemble
             from sslrob.before_after import as_table, compare
             from sslrob.hardening import join_zoo
 
+            data: Dataset = load().get("dataset", made.hardening.dataset)
+            if unknown := not known(made.natural.weights):
+                assemble.require_there(data, assemble.task(data.task, plugins), fit=True)
             if not as_json:
                 used = (made.hardening.backbone, made.natural.license)
                 for note in filter(None, [made.natural.notes, *licenses.warnings([used])]):
                     typer.echo(note)
                 typer.secho(made.sentence(), bold=True)
+            if unknown:
+                made = plan(asked, load(), plugins)  # what it is made from needs the file, which is downloaded now
             with stages(as_json) as show:
                 everything = join_zoo(made, load, out=folder, heads=heads, device=device, show=show, plugins=plugins)
                 natural = made.hardening.backbone

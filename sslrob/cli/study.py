@@ -53,7 +53,7 @@ def run(
     from sslrob.study.running import Grid, Machine
 
     if offline:
-        os.environ["SSLROB_OFFLINE"] = "1"
+        os.environ["SSLROB_OFFLINE"] = "--offline"  # for errors: who turned downloads off
     with stdout_for_results(as_json):
         files = tuple(zoo or ())
         everything = zoo_files.load(files)

@@ -14,7 +14,7 @@ from sslrob.errors import SslrobError
 
 if TYPE_CHECKING:
     from sslrob.plugins import Component, Plugins
-    from sslrob.zoo import Zoo
+    from sslrob.zoo import Dataset, Zoo
 
 
 def train(
@@ -48,10 +48,11 @@ def train(
     from sslrob.cli.stages import stages
     from sslrob.plugins import installed
     from sslrob.recipes import made, plan, require_free, usual_recipe
+    from sslrob.resolve import known
 
     trust_code(trusted)
     if offline:
-        os.environ["SSLROB_OFFLINE"] = "1"
+        os.environ["SSLROB_OFFLINE"] = "--offline"  # for errors: who turned downloads off
     with stdout_for_results(as_json):
         there = [out / own.FILE] if out is not None and (out / own.FILE).exists() else []
         everything, plugins = zoo_files.load([*(zoo or ()), *there]), installed()
@@ -65,6 +66,11 @@ def train(
         record = everything.backbones[chosen]
         for note in () if as_json else filter(None, [record.notes, *licenses.warnings([(chosen, record.license)])]):
             typer.echo(note)
+        if not known(record.weights):  # the plan needs the file: nothing is downloaded where there is nothing to learn from
+            from sslrob import assemble
+
+            lessons: Dataset = everything.get("dataset", data)
+            assemble.require_there(lessons, assemble.task(lessons.task, plugins), fit=True)
         planned = plan(everything, plugins, chosen, recipe, dataset)
         home = (own.folder(planned.name) if out is None else out) / own.FILE
         head = made(planned, everything)

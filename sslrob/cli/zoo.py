@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from sslrob.cli.zoo_rows import listed
 from sslrob.zoo import KINDS, section
 
 if TYPE_CHECKING:
+    from sslrob.errors import SslrobError
     from sslrob.zoo import Zoo
 
 app = typer.Typer(help="Backbones, data sets, heads and presets that have a name.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,14 +32,17 @@ def load(files: Zoos) -> Zoo:
 @app.command("list")
 def list_(
     kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help=f"Of {', '.join(map(section, KINDS))}.")] = None,
-    family: Annotated[str | None, typer.Option(metavar="NAME", help="Only this family, such as swav, and its heads.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this family, such as swav, and its heads; repeatable.")
+    ] = None,
     factor: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only what serves a comparison, such as duration, and its heads.")
+        list[str] | None, typer.Option(metavar="NAME", help="Only what serves a comparison, such as duration, and its heads; repeatable.")
     ] = None,
     license: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only under this licence, such as MIT; or: commercial, noncommercial.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only under this licence, such as MIT; or: commercial, noncommercial; repeatable."),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Only what serves this task.")] = None,
+    task: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only what serves this task; repeatable.")] = None,
     zoo: Zoos = None,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +50,7 @@ def list_(
     from sslrob.cli.zoo_filter import Filter, kinds_of
 
     everything = load(zoo)
-    asked = Filter(everything, family=family, factor=factor, license=license, task=task)
+    asked = Filter(everything, family=family or (), factor=factor or (), license=license or (), task=task or ())
     chosen = {
         kind: {name: record for name, record in everything.recorded(kind).items() if asked.keeps(kind, name)}
         for kind in kinds_of(kinds or (), asked)
@@ -64,14 +69,12 @@ def list_(
 def show(name: Annotated[str, typer.Argument(help="An entry of any kind, or a family.")], zoo: Zoos = None, as_json: Json = False) -> None:
     """Print everything that the zoo says about an entry, and what one may do with it; of a family, about its first choice."""
     from sslrob.cli.zoo_show import described
-    from sslrob.errors import unknown
 
     everything = load(zoo)
     members = everything.families().get(name, [])
     found = [(kind, name) for kind in KINDS if name in everything.recorded(kind)] or [("backbone", member) for member in members]
     if not found:
-        known = {*everything.families(), *(entry for kind in KINDS for entry in everything.recorded(kind))}
-        raise unknown("zoo entry", name, known, broken=everything.complaints())
+        raise _no_entry(name, everything)
     if as_json:
         entries = [
             {"kind": kind, "name": n, "file": str(everything.origin(kind, n)), **everything.recorded(kind)[n].model_dump(mode="json")}
@@ -85,6 +88,22 @@ def show(name: Annotated[str, typer.Argument(help="An entry of any kind, or a fa
         from sslrob.cli.zoo_show import others
 
         typer.echo(others(name, members, everything))
+
+
+def _no_entry(name: str, zoo: Zoo) -> SslrobError:
+    from sslrob.errors import SslrobError, unknown
+
+    if ":" in name:
+        hint = (
+            f"use it as one: --backbone {shlex.quote(name)} of sslrob train, eval and harden, or --victim of sslrob eval for a whole model"
+        )
+        return SslrobError(f"{name!r} is a reference, not an entry of the zoo", hint=hint)
+    error = unknown(
+        "zoo entry", name, {*zoo.families(), *(entry for kind in KINDS for entry in zoo.recorded(kind))}, broken=zoo.complaints()
+    )
+    if error.hint.startswith("known: "):  # of so many entries, none is close
+        error.hint = "see: sslrob zoo list"
+    return error
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from sslrob import license as licenses
-from sslrob.cli.options import Json, Zoos
+from sslrob.cli.options import Json, Zoos, trust_code, trusting
 from sslrob.cli.zoo import load
 from sslrob.errors import SslrobError, unknown
 
@@ -30,6 +30,7 @@ class Done(NamedTuple):
         state: "shipped", "cached", "downloaded", "wanted" (in a dry run), "none" or "failed".
         size: of its file, in bytes, if that is known.
         source: where the file comes from.
+        note: what its entry says besides, where it could not be had.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Done(NamedTuple):
     source: str = ""
     problem: str = ""
     hint: str = ""
+    note: str = ""
 
 
 class Entry(NamedTuple):
@@ -50,6 +52,7 @@ class Entry(NamedTuple):
     name: str
     weights: Weights | None
     license: str = ""
+    notes: str = ""
 
 
 def fetch(
@@ -58,6 +61,7 @@ def fetch(
     heads: Annotated[bool, typer.Option("--heads", help="The backbones' published heads too.")] = False,
     dry_run: DryRun = False,
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing: say what is missing.")] = False,
+    trusted: Annotated[bool, trusting()] = False,
     zoo: Zoos = None,
     as_json: Json = False,
 ) -> None:
@@ -65,8 +69,9 @@ def fetch(
 
     A download that was cut goes on where it stopped.  The exit code is 1 if a file could not be had.
     """
+    trust_code(trusted)
     if offline:
-        os.environ["SSLROB_OFFLINE"] = "1"
+        os.environ["SSLROB_OFFLINE"] = "--offline"  # for errors: who turned downloads off
     done: list[Done] = []
     todo = entries(names, load(zoo), every=all_, heads=heads)
     width = max(len(entry.name) for entry in todo)
@@ -76,7 +81,7 @@ def fetch(
             typer.echo(json.dumps({**one._asdict(), "file": one.file and str(one.file)}))
             continue
         typer.echo(f"{'✗' if one.problem else '✓'} {one.kind:8}  {one.name:{width}}  {told(one)}")
-        for label, text in (("problem", one.problem), ("hint", one.hint)):
+        for label, text in (("problem", one.problem), ("hint", one.hint), ("note", one.note)):
             if text:
                 typer.echo(f"  {label + ':':8} {text}")
     if not as_json:
@@ -108,6 +113,10 @@ def entries(names: Sequence[str], zoo: Zoo, *, every: bool = False, heads: bool 
         if not named:
             members = zoo.families().get(name, [])
             named = [Entry("backbone", one, *_of(zoo.backbones[one])) for one in (members if every else members[:1])]
+        if not named and name in zoo.datasets:
+            where = zoo.datasets[name].source
+            hint = f"get it yourself: {where}" if where else f"what it wants, and where: sslrob zoo show {name}"
+            raise SslrobError(f"{name!r} is a data set, and data sets are not fetched", hint=hint)
         if not named:
             known = {*zoo.families(), *(entry for kind in KINDS for entry in zoo.recorded(kind))}
             raise unknown("entry with weights", name, known, broken=zoo.complaints())
@@ -117,27 +126,28 @@ def entries(names: Sequence[str], zoo: Zoo, *, every: bool = False, heads: bool 
     return list(found.values())
 
 
-def _of(record: Any) -> tuple[Weights | None, str]:
-    """Weights and licence of a record; a head has no licence."""
-    return record.weights, getattr(record, "license", "")
+def _of(record: Any) -> tuple[Weights | None, str, str]:
+    """Weights, licence and notes of a record; a head has neither of the last two."""
+    return record.weights, getattr(record, "license", ""), getattr(record, "notes", "")
 
 
 def _have(entry: Entry, *, dry_run: bool) -> Done:
     """Get the file of one entry."""
     from sslrob import fetching, pins
 
-    kind, name, weights, license = entry
+    kind, name, weights, license, notes = entry
     if weights is None:
         return Done(kind, name, license, "none")
     source = pins.source(weights)
     try:
-        here = fetching.there(weights)
-        if here is None and dry_run:
+        if dry_run and weights.file is None and fetching.there(weights) is None:
             return Done(kind, name, license, "wanted", weights.size, None, source)
-        file = fetching.fetch(weights)
+        file, new = fetching.obtain(weights)
     except SslrobError as error:
-        return Done(kind, name, license, "failed", weights.size, None, source, str(error), error.hint)
-    state = "shipped" if weights.file is not None else "downloaded" if here is None else "cached"
+        note = notes if weights.file is not None else ""
+        hint = error.hint.replace("sslrob zoo fetch NAME", f"sslrob zoo fetch {name}")
+        return Done(kind, name, license, "failed", weights.size, None, source, str(error), hint, note)
+    state = "shipped" if weights.file is not None else "downloaded" if new else "cached"
     return Done(kind, name, license, state, file.stat().st_size, file, source)
 
 
@@ -167,6 +177,8 @@ def summary(done: list[Done]) -> str:
         sizes = [megabytes(sum(known))] if known else []
         sizes += [f"{unsaid} of a size that is not published"] if unsaid else []
         parts.append(f"{_files(len(wanted))} to download, {' and '.join(sizes)}")
+    if any(one.problem for one in done):
+        return "; ".join(parts) or "nothing was fetched"
     return "; ".join(parts) or "nothing to fetch"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,17 @@ LICENSED = ("backbone", "head", "dataset", "victim")
 
 @dataclass(frozen=True)
 class Filter:
-    """What was asked for; None where nothing was.
+    """What was asked for; where several of one kind were, any of them will do.
 
     Raises:
-        SslrobError: a family, a factor or a licence that no entry has.
+        SslrobError: a family, a factor, a licence or a task that no entry has.
     """
 
     zoo: Zoo
-    family: str | None = None
-    factor: str | None = None
-    license: str | None = None
-    task: str | None = None
+    family: Sequence[str] = ()
+    factor: Sequence[str] = ()
+    license: Sequence[str] = ()
+    task: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         backbones = self.zoo.backbones.values()
@@ -41,16 +41,17 @@ class Filter:
                 *licenses.USES,
                 *(record.license for kind in ("backbone", "dataset", "victim") for record in self.zoo.of(kind).values()),
             },
+            "task": {task_of(record) for kind in ("dataset", "victim", "recipe") for record in self.zoo.of(kind).values()},
         }
         for what, known in offered.items():
-            wanted = getattr(self, what)
-            if wanted is not None and wanted.casefold() not in {word.casefold() for word in known}:
-                raise unknown(what, wanted, known - {""}, broken=self.zoo.complaints())
+            for wanted in getattr(self, what):
+                if not _among(wanted, known):
+                    raise unknown(what, wanted, known - {""}, broken=self.zoo.complaints())
 
     @property
     def empty(self) -> bool:
         """Whether everything is wanted."""
-        return (self.family, self.factor, self.license, self.task) == (None, None, None, None)
+        return not (self.family or self.factor or self.license or self.task)
 
     def keeps(self, kind: str, name: str) -> bool:
         """Whether an entry is wanted."""
@@ -60,30 +61,38 @@ class Filter:
 
     def _of(self, backbone: Backbone | None) -> bool:
         if backbone is None:  # a head of a reference
-            return self.family is None and self.factor is None
-        return self.family in (None, backbone.family) and (self.factor is None or self.factor in backbone.factors)
+            return not self.family and not self.factor
+        of_family = not self.family or _among(backbone.family or "", self.family)
+        return of_family and (not self.factor or any(_among(factor, self.factor) for factor in backbone.factors))
 
     def _allowed(self, kind: str, record: Any) -> bool:
         """A head is under the licence of its backbone."""
-        if self.license is None or kind not in LICENSED:
+        if not self.license or kind not in LICENSED:
             return True
-        return record is not None and licenses.permits(record.license, self.license)
+        return record is not None and any(licenses.permits(record.license, wanted) for wanted in self.license)
 
     def _serves(self, kind: str, name: str) -> bool:
         """Whether an entry has to do with the task; attacks and defenses have to do with all."""
         zoo = self.zoo
         match kind:
-            case _ if self.task is None:
+            case _ if not self.task:
                 return True
             case "backbone":
-                return self.task in tasks_of(name, zoo)
+                tasks = tasks_of(name, zoo)
             case "head":
-                return bool(task_of(zoo.datasets[zoo.recorded(kind)[name].dataset]) == self.task)
+                tasks = [task_of(zoo.datasets[zoo.recorded(kind)[name].dataset])]
             case "study":
-                return any(task_of(zoo.datasets[dataset]) == self.task for dataset in zoo.studies[name].datasets)
+                tasks = [task_of(zoo.datasets[dataset]) for dataset in zoo.studies[name].datasets]
             case "dataset" | "victim" | "recipe":
-                return task_of(zoo.of(kind)[name]) == self.task
-        return True
+                tasks = [task_of(zoo.of(kind)[name])]
+            case _:
+                return True
+        return any(_among(task, self.task) for task in tasks)
+
+
+def _among(word: str, words: Iterable[str]) -> bool:
+    """Whether a word is one of them, in whatever case."""
+    return word.casefold() in {other.casefold() for other in words}
 
 
 def kinds_of(words: Sequence[str], asked: Filter) -> list[str]:
@@ -93,7 +102,7 @@ def kinds_of(words: Sequence[str], asked: Filter) -> list[str]:
         SslrobError: no such kind, or one that has no family or no factor, which is asked for.
     """
     sections = {section(kind): kind for kind in KINDS}
-    narrow = next((what for what in ("family", "factor") if getattr(asked, what) is not None), None)
+    narrow = next((what for what in ("family", "factor") if getattr(asked, what)), None)
     for word in words:
         if word not in sections:
             raise unknown("kind of zoo entry", word, sections)

@@ -153,10 +153,22 @@ def _notes(found: Mapping[str, Backbone], zoo: Zoo, families: bool) -> Iterator[
         yield f"hardened: {', '.join(hardened)}"
     if any(FLAG in flagged(record.license) for record in found.values()):
         yield f"license: {FLAG} not for commercial use"
-    there = {family: [member for member in members if member in found] for family, members in sorted(zoo.families().items())}
-    firsts = [f"{family} = {members[0]}" for family, members in there.items() if members and families]
-    if firsts:
-        yield f"families (any member, this one first): {', '.join(firsts)}"
+    meant: dict[str, list[str]] = {}
+    for family in sorted({record.family for record in found.values() if record.family} if families else ()):
+        for home, member in meaning(family, zoo).items():
+            if member in found:
+                meant.setdefault(home, []).append(f"{family} = {member}")
+    if meant:
+        told = [(f"on the data sets of {home}: " if home else "") + ", ".join(words) for home, words in sorted(meant.items())]
+        yield f"families mean: {'; '.join(told)}"
+
+
+def meaning(family: str, zoo: Zoo) -> dict[str, str]:
+    """The member that a family's word means in the whole zoo, under no name, and under a collection's another that it means on its data."""
+    first = zoo.families()[family][0]
+    homes = {zoo.collection("dataset", name): name for name in zoo.datasets}
+    others = {home: zoo.members(family, example)[0] for home, example in homes.items()}
+    return {"": first, **{home: member for home, member in others.items() if member != first}}
 
 
 def _dataset(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
@@ -168,9 +180,10 @@ def _dataset(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
 def head_row(name: str, record: Any, zoo: Zoo) -> Sequence[str]:
     """A head's cells."""
     del zoo
-    clean = ", ".join(f"{metric} {value:.1f}" for metric, value in record.clean.items())
+    told = [f"{metric} {value:.1f}" for metric, value in record.clean.items()]
+    told += [f"{metric} {value:.1f} (published)" for metric, value in record.published.items()]
     trained = f"{record.protocol}, {ABSENT}" if record.untrained else record.protocol
-    return (name, record.backbone, record.dataset, record.kind, trained, clean)
+    return (name, record.backbone, record.dataset, record.kind, trained, ", ".join(told))
 
 
 def _victim(name: str, record: Any, zoo: Zoo) -> Sequence[str]:

@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from sslrob import license as licenses
-from sslrob.cli.zoo_rows import HEADERS, head_row, heads_of, listed
+from sslrob.cli.zoo_rows import HEADERS, head_row, heads_of, listed, meaning
 from sslrob.table import aligned, table
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def described(kind: str, name: str, zoo: Zoo) -> str:
 def others(family: str, members: Sequence[str], zoo: Zoo) -> str:
     """The members of a family, after its first choice was described, and which of them the family's word means where."""
     found = {name: zoo.backbones[name] for name in members[1:]}
-    homes = {zoo.collection("dataset", name): name for name in zoo.datasets}
-    elsewhere = {home: first for home, example in homes.items() if (first := zoo.members(family, example)[0]) != members[0]}
-    meant = "".join(f", but {first} on the data sets of {home}" for home, first in elsewhere.items())
-    return f"{family} means {members[0]}{meant}; its other members:\n\n{listed('backbone', found, zoo, families=False)}"
+    meant = [f"{member} on the data sets of {home}" if home else member for home, member in meaning(family, zoo).items()]
+    return f"{family} means {', but '.join(meant)}; its other members:\n\n{listed('backbone', found, zoo, families=False)}"
 
 
 def _pairs(kind: str, name: str, record: Any, zoo: Zoo) -> Iterator[tuple[str, str]]:

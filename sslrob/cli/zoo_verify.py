@@ -36,7 +36,7 @@ def verify(
     from sslrob.verify import Measured, absent, entries, verify
 
     if offline:
-        os.environ["SSLROB_OFFLINE"] = "1"
+        os.environ["SSLROB_OFFLINE"] = "--offline"  # for errors: who turned downloads off
     everything, bad = load(zoo), 0
     wanted = entries(names or (), everything)
     todo = [(kind, name) for kind, name in wanted if name in (names or ()) or not absent(kind, name, everything)]

@@ -127,7 +127,7 @@ def _serve(pipe: Connection, device: str, threads: int | None) -> None:
     """A worker's life."""
     import torch
 
-    from sslrob.execute import end_with_parent
+    from sslrob.shards import end_with_parent
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
     threading.Thread(target=end_with_parent, daemon=True).start()

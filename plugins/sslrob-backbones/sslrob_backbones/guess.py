@@ -14,6 +14,9 @@ from sslrob_backbones.layouts import LAYOUTS
 from sslrob_backbones.layouts.moves import State, tensors
 from sslrob_backbones.layouts.placed import RESNET, VIT, Fit, Place, Placed
 
+LIGHTNING = "pytorch-lightning_version"  # a key of every checkpoint of Lightning's
+TIMM = "timm"
+
 
 class Candidate(NamedTuple):
     """A layout that a file fits, and what of the file says so."""
@@ -26,7 +29,8 @@ def guess(found: Mapping[str, Any]) -> list[Candidate]:
     """The layouts in which the file holds a backbone, the likeliest first; none if it holds no network that is known.
 
     What only one layout has comes before what several have, a place deep in the file before its top.  timm's names are free, so that
-    layout is only named where the network is a ResNet or a ViT, or fits no other and has a first convolution for three colours.
+    layout is only named where the network is a ResNet or a ViT, or fits no other and has a first convolution for three colours.  A ViT
+    with nothing around it is timm's: nothing tells whether it is DINO's, whose positions are stretched otherwise.
     """
     ranked = []
     for order, layout in enumerate(_layouts()):
@@ -36,7 +40,9 @@ def guess(found: Mapping[str, Any]) -> list[Candidate]:
             word = next((kind.word for kind in (fit.kind, RESNET, VIT) if kind.sign and kind.sign in fit.state), "")
             if word or _sees_colours(fit.state):
                 depth = len(fit.place.keys) + bool(fit.place.prefix)
-                ranked.append(((not word, not mark, -depth, order), Candidate(layout.name, _reason(fit, word, mark))))
+                bare = word == VIT.word and not mark and not depth
+                rank = (not word, not mark, -depth, bare and layout.name != TIMM, order)
+                ranked.append((rank, Candidate(layout.name, _reason(fit, word, mark) + _doubt(layout.name, found, bare))))
     ranked.sort()
     known_only = [candidate for (unknown, *_), candidate in ranked if not unknown]
     return known_only or [candidate for _, candidate in ranked]
@@ -73,6 +79,15 @@ def _reason(fit: Fit, word: str, mark: str) -> str:
     if not word:
         return f"{_where(fit.place)} has a network of another kind than ResNet and ViT, perhaps one of timm's"
     return f"{_where(fit.place)} has {'an' if word[0] in 'AEIOU' else 'a'} {word}" + (f" and {mark!r}" if mark else "")
+
+
+def _doubt(layout: str, found: Mapping[str, Any], bare: bool) -> str:
+    """What else the file may be, though it is read well so."""
+    if bare and layout == TIMM:
+        return " under timm's names, as in DINO's bare files: if it is DINO's, say layout dino"
+    if LIGHTNING in found and layout in ("openmmlab", "lightly"):
+        return f": a file of PyTorch Lightning with its tensors where those of {layout} have theirs"
+    return ""
 
 
 def _seen_head(layout: Placed, found: Mapping[str, Any]) -> str:

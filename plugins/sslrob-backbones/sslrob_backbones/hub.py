@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sslrob_backbones.normalised import MEAN, STD, Colour, Normalised
 
 EXAMPLE = Path(__file__).parent / "hub_example"  # the only one that is trusted unasked
 TRUST = "SSLROB_TRUST_CODE"
+GITHUB = re.compile(r"[\w-][\w.-]*/[\w.-]+(:.+)?")  # OWNER/NAME, perhaps with a branch or a tag
 
 
 class Hub(Normalised):
@@ -82,10 +84,12 @@ def load(repository: str, entry: str, arguments: Mapping[str, Any]) -> nn.Module
     """The module that an entry gives, in eval mode.
 
     Raises:
-        SslrobError: the code is not trusted, fails, or gives no module.
+        SslrobError: there is no such folder; the code is not trusted, fails, or gives no module.
         RunFailed: downloads are off, and the repository is no folder.
     """
     folder = Path(repository).expanduser()
+    if not folder.is_dir() and not GITHUB.fullmatch(repository):
+        raise SslrobError(f"no folder at {repository!r}", hint="check the path: hub:FOLDER:ENTRY, or on GitHub hub:OWNER/NAME:ENTRY")
     if folder != EXAMPLE and os.environ.get(TRUST, "0") in ("", "0"):
         hint = f"if you trust it, add --trust-code, or set {TRUST}=1"
         raise SslrobError(f"'hub:{repository}:{entry}' would run the code of {repository!r} with all that you may do", hint=hint)

@@ -41,6 +41,11 @@ def resnet(fc=False):
 def own(width=6):
     return Own(width)
 
+def vit(**more):
+    from timm.models.vision_transformer import VisionTransformer
+    torch.manual_seed(5)
+    return VisionTransformer(img_size=224, patch_size=32, embed_dim=64, depth=1, num_heads=1, num_classes=0, **more)
+
 def words():
     return "no module"
 
@@ -86,6 +91,14 @@ def test_a_network_that_is_built_here_too_gives_its_tensors(folder, monkeypatch)
             torch.testing.assert_close(built(images).pooled, theirs(built.normalised(images)))
 
 
+@pytest.mark.parametrize("arguments", ["", "?arguments={dynamic_img_size: true}"], ids=["one size", "any size"])
+def test_positions_are_stretched_as_in_the_module(folder, monkeypatch, arguments):
+    monkeypatch.setenv("SSLROB_TRUST_CODE", "1")
+    found = resolve("backbone", f"hub:{folder}:vit{arguments}")
+    assert (found.use, found.settings["mean"]) == ("timm", [0.485, 0.456, 0.406])
+    assert "positions" not in found.settings  # they are timm's, not DINO's
+
+
 def test_any_other_module_is_run_where_it_is(folder, monkeypatch):
     monkeypatch.setenv("SSLROB_TRUST_CODE", "1")
     found = resolve("backbone", f"hub:{folder}:own?arguments={{width: 5}}&mean=0.5")
@@ -105,6 +118,12 @@ def test_entries_that_give_nothing(folder, monkeypatch, entry, says):
     monkeypatch.setenv("SSLROB_TRUST_CODE", "1")
     with pytest.raises(SslrobError, match=says):
         resolve("backbone", f"hub:{folder}:{entry}")
+
+
+@pytest.mark.parametrize("repository", ["/missing/folder", "./missing", "~/missing", "missing"])
+def test_a_folder_that_is_not_there(repository):
+    with pytest.raises(SslrobError, match=f"no folder at '{repository}'"):
+        resolve("backbone", f"hub:{repository}:entry")
 
 
 def test_code_is_not_downloaded_offline(monkeypatch):

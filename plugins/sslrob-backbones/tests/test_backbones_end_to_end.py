@@ -162,13 +162,19 @@ def test_a_guess_is_told_first(capsys, tmp_path, everything, dense):
     out = said(capsys, "eval", *words, "--zoo", str(file), "--device", "cpu", "--pictures", "0")
     assert out.startswith("w.pth: layout torchvision, since ")
     assert "pixels: mean 0.5, std 0.25" in out
+    torch.save({**net.state_dict(), "fc.weight": torch.zeros(7, 256), "fc.bias": torch.zeros(7)}, "w.pth")
+    assert cli.run(["eval", *words, "--zoo", str(file), "--device", "cpu", "--runs", "others"]) == 2
+    assert "has 7 classes, but the data set has 10" in capsys.readouterr().err
+    assert not Path("others").exists()
 
 
 def test_code_that_is_trusted_runs_end_to_end(capsys, tmp_path, everything, dense):
     folder = tmp_path / "theirs"
     folder.mkdir()
     network = "nn.Sequential(nn.Conv2d(3, 6, 8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten())"
-    (folder / "hubconf.py").write_text(f"from torch import nn\n\ndef own():\n    return {network}\n")
+    (folder / "hubconf.py").write_text(
+        f"import torch\nfrom torch import nn\n\ndef own():\n    torch.manual_seed(0)\n    return {network}\n"
+    )
     words = [
         "--backbone",
         f"hub:{folder}:own",

@@ -107,7 +107,18 @@ def test_the_likeliest_layout_is_that_of_the_file(layout: str) -> None:
     assert guess(FILES[layout])[0].layout == layout
 
 
+def test_a_bare_vit_is_not_taken_for_dinos() -> None:
+    first, second = guess(vit(32, 2))[:2]
+    assert (first.layout, second.layout) == ("timm", "dino")
+    assert first.reason == "the file itself has a ViT under timm's names, as in DINO's bare files: if it is DINO's, say layout dino"
+    state = installed().get("layout", first.layout)().backbone(vit(32, 2))
+    assert "positions" not in architecture(state, first.layout).settings
+    assert guess({"teacher": below("backbone.", vit(32, 2))})[0].layout == "dino"
+
+
 def test_a_guess_says_what_it_saw() -> None:
+    lightning = {"pytorch-lightning_version": "2", "state_dict": below("backbone.", vit(32, 2))}
+    assert guess(lightning)[0].reason.startswith("'state_dict', below 'backbone.', has a ViT: a file of PyTorch Lightning with its tensors")
     assert guess(FILES["swav"])[0].reason == "the file itself, below 'module.', has a ResNet and 'projection_head.0.weight'"
 
 

@@ -22,6 +22,7 @@ from sslrob import assemble, references, weights
 from sslrob.errors import RunFailed, SslrobError
 from sslrob.plugins import installed
 from sslrob.testing import check_victim
+from sslrob.zoo import Weights
 
 pytestmark = pytest.mark.usefixtures("own_machine")
 
@@ -99,6 +100,14 @@ def test_the_hub_is_not_asked_offline():
         resolve("backbone", "hf:org/name")
 
 
+@pytest.mark.parametrize("text", ["hf:org/name/../../x.bin", "hf:../name", "hf:org/name@../x"])
+def test_no_part_of_an_address_leads_out_of_the_repository(text):
+    with pytest.raises(SslrobError, match="names no file of a repository"):
+        resolve("backbone", text)
+    with pytest.raises(ValueError, match="hf"):
+        Weights(hf=text.removeprefix("hf:"), sha256="unknown")
+
+
 # ---- files
 
 
@@ -145,6 +154,17 @@ def test_a_classifier_in_a_file_that_is_not_torchs(tmp_path):
     record = references.victim(installed(), f"file:{tmp_path}/w.zip")
     with torch.no_grad():
         assert build(record.reference, record.weights, record.settings).eval()(torch.rand(1, 3, 48, 48)).shape == (1, CLASSES)
+
+
+def test_a_file_of_lightning_has_no_habits_of_openmmlab(tmp_path):
+    net = Timm("vit_small_patch16_224", arguments={"depth": 1, "img_size": 32})
+    state = {f"backbone.{name.removeprefix('net.')}": tensor for name, tensor in net.state_dict().items() if name.startswith("net.")}
+    for more, heads in (({"pytorch-lightning_version": "2"}, 6), ({}, 12)):
+        torch.save({"state_dict": state, **more}, "w.ckpt")
+        found = resolve("backbone", f"file:{tmp_path}/w.ckpt")
+        assert found.weights.layout == "openmmlab"
+        assert found.settings["arguments"].get("num_heads", 6) == heads
+        assert ("PyTorch Lightning" in found.notes) == (heads == 6)
 
 
 def test_what_is_known_is_not_guessed(tmp_path):

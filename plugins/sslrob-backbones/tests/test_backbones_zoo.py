@@ -74,6 +74,8 @@ def test_a_file_of_ones_own_is_recognised_and_the_guess_told(said, tmp_path):
     assert (code, err) == (0, "")
     assert "layout swav" in out
     assert "SwAV's own std of red, 0.228" in out
+    assert "?mean" not in out
+    assert "if they were others: --mean R,G,B --std R,G,B" in out
     (entry,) = json.loads(said("zoo", "show", "my-swav", "--json")[1])
     assert (entry["settings"]["depth"], entry["weights"]["layout"]) == (14, "swav")
     code, out, err = said("zoo", "add", "mine.pth.tar", "--method", "SwAV", "--name", "other", "--mean", "0.5", "--std", "0.5,0.4,0.3")
@@ -84,3 +86,25 @@ def test_a_file_of_ones_own_is_recognised_and_the_guess_told(said, tmp_path):
     code, _, err = said("zoo", "add", "mine.pth.tar", "--method", "SwAV", "--name", "third", "--arch", "resnet50")
     assert code == 2
     assert "do not fit" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "hint"),
+    [
+        (torch.nn.Linear(2, 2), "is refused: it is a whole pickled model", "torch.save(model.state_dict(), FILE)"),
+        ([torch.ones(1)], "holds a list, not tensors by name", "torch.save(model.state_dict(), FILE)"),
+        (b"\x80\x02ee", "is not a whole torch checkpoint: its bytes are damaged, or of another kind", "get the file again\n"),
+        (b"PK\x03\x04cut", "is not a whole torch checkpoint or zip archive", "get the file again"),
+    ],
+)
+def test_why_a_file_cannot_be_read_is_the_error(said, tmp_path, content, message, hint):
+    if isinstance(content, bytes):
+        (tmp_path / "net.pth").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "net.pth")
+    code, _, err = said("zoo", "add", "net.pth", "--method", "m")
+    assert code == 2
+    assert err.startswith(f"error: '{tmp_path / 'net.pth'}' {message}")
+    assert hint in err
+    assert "--layout" not in err
+    assert "Error:" not in err

@@ -207,7 +207,12 @@ def test_a_truncated_pickle(tmp_path: Path, share: float) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"<html>denied</html>", "it is a web page"), (b"\x93NUMPY\x01\x00", "it is a single array"), (b"hello", "whole pickle")],
+    [
+        (b"<html>denied</html>", "it is a web page"),
+        (b"\x93NUMPY\x01\x00", "it is a single array"),
+        (b"hello", "it is a text"),
+        (b"hell\0", "whole pickle"),
+    ],
 )
 def test_what_is_no_pickle(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "w.pkl").write_bytes(content)

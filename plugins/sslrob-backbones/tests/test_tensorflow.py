@@ -131,8 +131,8 @@ def test_archives_are_looked_at_before_they_are_read(tmp_path: Path, monkeypatch
     ("name", "content", "said"),
     [
         ("w.zip", b"<html>sign in</html>", "it is a web page: the download was refused"),
-        ("w.bin", b"some bytes", "neither an .index nor a zip archive"),
-        ("w.index", b"some bytes", "its end is not that of a table; it has 10 bytes"),
+        ("w.bin", b"some\0bytes", "neither an .index nor a zip archive"),
+        ("w.index", b"some\0bytes", "its end is not that of a table; it has 10 bytes"),
     ],
 )
 def test_what_is_no_checkpoint(tmp_path: Path, name: str, content: bytes, said: str) -> None:

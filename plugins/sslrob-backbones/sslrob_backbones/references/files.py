@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from sslrob.errors import SslrobError
 from sslrob.layout import Layout
 from sslrob.plugins import installed
-from sslrob.references import split
+from sslrob.references import file_of, split
 from sslrob.zoo import Backbone, Settings, Victim, Weights
-from sslrob_backbones.guess import Candidate, architecture, guess, guess_head
+from sslrob_backbones.guess import LIGHTNING, Candidate, architecture, guess, guess_head
 from sslrob_backbones.layouts import efficientnet
+from sslrob_backbones.layouts.openmmlab import OpenMMLab
 from sslrob_backbones.normalised import MEAN, STD
 from sslrob_backbones.references.timm import configuration
 
@@ -63,7 +64,7 @@ def understood(text: str, *, whole: bool = False) -> Guess:
         whole: it has to hold a classifier too.
     """
     bare, given = split(text)
-    path = Path(bare.partition(":")[2]).expanduser().resolve()
+    path = file_of(bare)
     asked = str(given.pop(LAYOUT, ""))
     reader, held = _read(path, asked)
     candidates = guess(held)
@@ -84,7 +85,8 @@ def understood(text: str, *, whole: bool = False) -> Guess:
         )
     name, why = candidates[0]
     state = installed().get("layout", name)().backbone(held)
-    use, settings, told = _architecture(state, name, given)
+    habits = "" if name == OpenMMLab.name and LIGHTNING in held else name  # its tensors lie there, but whoever trained them is not known
+    use, settings, told = _architecture(state, habits, given)
     notes = [f"{path.name}: layout {name}, since {why}", f"  {told}", f"  {_pixels(use, settings)}"]
     return Guess(Weights(file=path, layout=name), use, settings, "\n".join(notes))
 

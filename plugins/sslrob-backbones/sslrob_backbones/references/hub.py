@@ -18,6 +18,7 @@ from sslrob_backbones.normalised import MEAN, STD
 
 CLOSE = 1e-3  # of the largest number of an embedding: how far two forwards of the same network may differ by rounding
 PROBE = 224  # pixels a side of the image on which they are compared
+LARGER = 336  # likewise, where positions are stretched for other images
 
 
 def backbone(text: str) -> Backbone:
@@ -37,7 +38,9 @@ def backbone(text: str) -> Backbone:
     if not repository or not entry:
         raise SslrobError(f"{bare!r} names no entry of a repository", hint="write hub:OWNER/NAME:ENTRY, or hub:FOLDER:ENTRY")
     arguments: Any = given.pop("arguments", {})
-    module = load(repository, entry, arguments)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what the code draws is the same every time, as the head of yesterday expects it
+        module = load(repository, entry, arguments)
     own = _transferred(module, given, bare)
     if own is not None:
         return own
@@ -52,25 +55,30 @@ def _transferred(module: nn.Module, given: Settings, bare: str) -> Backbone | No
     from sslrob.plugins import installed
 
     held = module.state_dict()
-    for layout, reason in guess(held):
+    for layout, reason in sorted(guess(held), key=lambda candidate: candidate.layout == "timm"):  # the habits of the others can be tried
         try:
             state = installed().get("layout", layout)().backbone(held)
             told = architecture(state, layout)
-            record = Backbone(use=told.backbone, settings={**told.settings, **given}, license="unknown")
+            colours = {"mean": list(MEAN), "std": list(STD)} if told.backbone == "timm" else {}
+            record = Backbone(use=told.backbone, settings={**colours, **told.settings, **given}, license="unknown")
             built = assemble.backbone(record, name=bare, state=state)
         except SslrobError:  # another network after all
             continue
         head = guess_head(held) and installed().get("layout", layout)().linear(held)
-        if _same(module, built, head or {}):
+        sides = (PROBE, LARGER) if "positions" in record.settings else (PROBE,)
+        if all(_same(module, built, head or {}, side) for side in sides):
             notes = f"{bare}: {reason}; the same embedding as {told.reason}\n  {_pixels(given)}"
             return record.model_copy(update={"weights": _kept(state, bare), "notes": notes})
     return None
 
 
 @torch.no_grad()
-def _same(module: nn.Module, built: Any, head: State) -> bool:
-    image = torch.rand(1, 3, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    theirs = module(built.normalised(image))
+def _same(module: nn.Module, built: Any, head: State, side: int) -> bool:
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    try:
+        theirs = module(built.normalised(image))
+    except (RuntimeError, AssertionError, ValueError):  # a ViT of one size
+        return False
     ours: Tensor = built(image).pooled
     if head and isinstance(theirs, Tensor) and theirs.shape[-1] == len(head["weight"]):
         ours = nn.functional.linear(ours, head["weight"], head["bias"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
 from sslrob import weights
 from sslrob.errors import SslrobError
 from sslrob.references import split
@@ -26,23 +28,30 @@ def backbone(text: str) -> Backbone:
     path, at, revision = source.partition("@")
     if path.count("/") < 1 or "" in path.split("/"):
         raise SslrobError(f"{bare!r} names no repository", hint="write hf:ORG/NAME, perhaps with @REVISION")
-    repository = "/".join(path.split("/")[:2])
+    repository, found = "/".join(path.split("/")[:2]), _weights(source, bare)
     config = _config(repository, at + revision)
     return Backbone(
         use="timm",
         settings={**_settings(config, repository), **given},
-        weights=Weights(hf=source, sha256="unknown", layout="timm"),
+        weights=found,
         license=known_license(config.get("license") or config.get("pretrained_cfg", {}).get("license")),
     )
 
 
 def _config(repository: str, revision: str) -> dict[str, Any]:
-    path = weights.fetch(Weights(hf=f"{repository}/{CONFIG}{revision}", sha256="unknown"))
+    path = weights.fetch(_weights(f"{repository}/{CONFIG}{revision}", f"hf:{repository}{revision}"))
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SslrobError(f"{CONFIG} of {repository!r} cannot be read: {error}", hint="choose another revision: @REVISION") from error
     return found if isinstance(found, dict) else {}
+
+
+def _weights(source: str, told: str) -> Weights:
+    try:
+        return Weights(hf=source, sha256="unknown", layout="timm")
+    except ValidationError as error:
+        raise SslrobError(f"{told!r} names no file of a repository", hint="write hf:ORG/NAME/FILE, perhaps with @REVISION") from error
 
 
 def _settings(config: dict[str, Any], repository: str) -> Settings:
