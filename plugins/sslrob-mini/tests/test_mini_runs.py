@@ -40,11 +40,19 @@ def qualities(folder: str) -> list[float]:
     return [row[verdict]["quality"] for row in Run(Path(folder)).rows() for verdict in VERDICTS]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_batch_size_and_shards_change_no_verdict(task, tmp_path):
+ONCE = {"classification": ((1, 2),), "segmentation": ((1, 1),), "detection": ((1, 1),)}  # a process of a shard imports all of OpenMMLab
+OTHERS = ((1, 1), (32, 1), (8, 4))  # batch sizes and shards
+
+
+@pytest.mark.parametrize(
+    ("task", "others"),
+    [*ONCE.items(), *(pytest.param(task, OTHERS, marks=pytest.mark.slow) for task in TASKS)],
+    ids=[*TASKS, *(f"{task} in full" for task in TASKS)],
+)
+def test_batch_size_and_shards_change_no_verdict(task, others, tmp_path):
     asked, limit = spec(task), LIMIT[task]
     whole = run(asked, runs=tmp_path / "8", limit=limit, batch_size=8, pictures=0)
-    for size, shards in ((1, 1), (32, 1), (8, 4)):
+    for size, shards in others:
         other = run(asked, runs=tmp_path / f"{size}-{shards}", limit=limit, batch_size=size, shards=shards, pictures=0)
         assert verdicts(other["folder"]) == verdicts(whole["folder"])
         assert qualities(other["folder"]) == pytest.approx(qualities(whole["folder"]), abs=2e-3)
