@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from sslrob import assemble, execute
+from sslrob import assemble, execute, shards
 from sslrob.backbone import Backbone, Features
 from sslrob.builtin.classification import Classification, LinearClassifier
 from sslrob.data import Sample
@@ -102,7 +102,7 @@ def answer(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # outside a git checkout, which would be looked at each time
     monkeypatch.setattr(assemble, "task", lambda name: TASKS[name]())
     monkeypatch.setattr(execute, "load_victim", lambda spec, task, *_: task.victim())
-    monkeypatch.setattr(execute, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(shards, "ProcessPoolExecutor", Here)
     threads = torch.get_num_threads()
 
     def answered(spec, runs, **how):
