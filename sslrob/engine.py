@@ -51,7 +51,7 @@ def prepared(victim: Victim, like: Tensor, precision: Precision = "float32") -> 
     """
     devices = [like.device] if like.is_cuda else []
     noise = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
-    looks = [image[None] for image in (noise, like, 0.9 + noise / 10)]
+    looks = [image[None] for image in (noise, like, (1 + noise) / 2)]
     try:
         with torch.no_grad(), at_rest(victim), torch.random.fork_rng(devices):
             found = _prepared(victim, looks, anyway=precision != "float32")

@@ -274,7 +274,7 @@ def test_a_victim_that_treats_other_images_otherwise_is_searched_itself_unless_t
             self.conv, self.norms = stem(), nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
 
         def forward(self, x):
-            return self.norms[int(x.mean() > 0.4)](self.conv(x))
+            return self.norms[int(x.mean() > 0.1)](self.conv(x))
 
     victim = victim_of(Choosing(), stem_of_eight(), nn.BatchNorm2d(8))
     like = LIKE + 0.99 if bright == "like" else LIKE
